@@ -1,0 +1,340 @@
+"""Tables on disk, and the frozen `Dataset` that every stage is fitted on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from firetv.schema import EVENT_TABLES, SCHEMAS, DataError, Problem, check_references, check_table
+
+SUFFIXES = (".csv", ".csv.gz", ".parquet")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one data folder, in the schema's dtypes; None where a table is absent."""
+
+    watch_history: pd.DataFrame | None = None
+    content_reactions: pd.DataFrame | None = None
+    users: pd.DataFrame | None = None
+    content: pd.DataFrame | None = None
+    user_connections: pd.DataFrame | None = None
+    groups: pd.DataFrame | None = None
+    weather: pd.DataFrame | None = None
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    def present(self) -> dict[str, pd.DataFrame]:
+        """Return the tables that are there, by name."""
+        pairs = ((f.name, getattr(self, f.name)) for f in fields(self) if f.name != "manifest")
+        return {name: table for name, table in pairs if table is not None}
+
+
+def _validated(raw: Mapping[str, pd.DataFrame], where: Mapping[str, str]) -> dict:
+    checked = {name: check_table(name, table, where[name]) for name, table in raw.items()}
+    tables = {name: table for name, (table, _) in checked.items()}
+    problems = [problem for _, found in checked.values() for problem in found]
+    if not any(name in tables for name in EVENT_TABLES):
+        remedy = "Provide watch_history or content_reactions, as .csv or .parquet."
+        raise DataError(*problems, Problem("tables", "", "there are no viewing events", remedy))
+    if any(not table.empty for table in tables.values()):
+        problems += check_references(tables, where)
+    if problems:
+        raise DataError(*problems)
+    return tables
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    options: dict[str, Any] = {
+        "dtype": "str",  # so that an id keeps its leading zeros and a bad number its spelling
+        "keep_default_na": False,
+        "na_values": [""],
+        "encoding": "utf-8-sig",
+    }
+    header = pd.read_csv(path, header=None, nrows=1, **options).iloc[0]
+    repeated = header[header.duplicated()].dropna().unique()
+    if len(repeated):
+        remedy = "Remove or rename the copy."
+        raise DataError(Problem(path.name, ", ".join(repeated), "column is there twice", remedy))
+    return pd.read_csv(path, **options)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """Read one file, or raise a `DataError` that says why it cannot be read."""
+    try:
+        return pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    except DataError:
+        raise
+    except pd.errors.EmptyDataError:
+        reason, remedy = "the file is empty", "Fill it, or remove the file."
+    except UnicodeDecodeError as error:
+        reason, remedy = f"is not UTF-8 text ({error.reason})", "Save the file as UTF-8."
+    except (pd.errors.ParserError, ValueError, OSError) as error:
+        first_line = str(error).splitlines()[0]
+        reason, remedy = f"cannot be read: {first_line}", "Repair the file or export it again."
+    raise DataError(Problem(path.name, "", reason, remedy))
+
+
+def _table_files(folder: Path) -> dict[str, list[Path]]:
+    candidates = {name: [folder / f"{name}{suffix}" for suffix in SUFFIXES] for name in SCHEMAS}
+    return {name: [p for p in paths if p.is_file()] for name, paths in candidates.items()}
+
+
+def read_tables(folder: str | Path) -> Tables:
+    """Read a folder of tables, CSV (UTF-8, optionally gzipped) or Parquet, and validate them.
+
+    Only ``watch_history`` or ``content_reactions`` is required. Ids become text, timestamps UTC.
+
+    Raises
+    ------
+    DataError
+        All problems of all tables at once: file, column, number of rows, sample and remedy.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(Problem(str(folder), "", "is not a folder", "Name a folder of tables."))
+    raw, where, problems = {}, {}, []
+    for name, paths in _table_files(folder).items():
+        if len(paths) > 1:
+            names = ", ".join(path.name for path in paths)
+            problems.append(Problem(names, "", "the table is there twice", "Keep one file."))
+        elif paths:
+            try:
+                raw[name], where[name] = _read_table(paths[0]), paths[0].name
+            except DataError as error:
+                problems += error.problems
+    if problems:
+        raise DataError(*problems)
+    return Tables(**_validated(raw, where), manifest=_read_manifest(folder))
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    if not path.is_file():
+        return {"name": folder.name}
+    try:
+        return {"name": folder.name, **json.loads(path.read_text("utf-8"))}
+    except (ValueError, TypeError) as error:
+        remedy = "Repair it, or remove it: it is optional."
+        raise DataError(Problem(path.name, "", f"is not a JSON object: {error}", remedy)) from error
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    if path.name.endswith(".parquet.tmp"):
+        table.to_parquet(path, index=False)
+        return
+    if "genres" in table:
+        table = table.assign(genres=table["genres"].str.join("|"))
+    if "timestamp" in table:
+        table = table.assign(timestamp=table["timestamp"].dt.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    table.to_csv(path, index=False, encoding="utf-8", lineterminator="\n")
+
+
+def write_tables(
+    tables: Tables, folder: str | Path, format: Literal["csv", "parquet"] = "csv"
+) -> None:
+    """Validate tables and write them to a folder, with ``manifest.json`` last.
+
+    Every file is written under a temporary name first, so a failure leaves what was there.
+    CSV keeps timestamps to the second.
+
+    Raises
+    ------
+    DataError
+        If a table is invalid, or if the folder holds a table that this call would not replace.
+    """
+    folder, present = Path(folder), tables.present()
+    checked = _validated(present, {name: f"{name}.{format}" for name in present})
+    targets = {name: folder / f"{name}.{format}" for name in checked}
+    strays = {p for paths in _table_files(folder).values() for p in paths} - set(targets.values())
+    if strays:
+        names = ", ".join(sorted(path.name for path in strays))
+        remedy = "Remove them, or choose another folder."
+        raise DataError(Problem(str(folder), "", f"already holds other tables: {names}", remedy))
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = {name: len(table) for name, table in checked.items()}
+    manifest = folder / "manifest.json"
+    text = json.dumps({**tables.manifest, "rows": rows}, indent=2, ensure_ascii=False) + "\n"
+    written = {target: target.with_name(f"{target.name}.tmp") for target in targets.values()}
+    written[manifest] = folder / "manifest.json.tmp"
+    try:
+        for name, table in checked.items():
+            _write_table(table, written[targets[name]])
+        written[manifest].write_text(text, "utf-8")
+        for target, temporary in written.items():
+            os.replace(temporary, target)
+    finally:
+        for temporary in written.values():
+            temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Viewing data with coded ids: what every stage is fitted on.
+
+    Attributes
+    ----------
+    user_ids, item_ids : Index of str
+        Position is the code. Ids stay when their events are filtered away, so codes keep their
+        meaning across :meth:`until` and splits.
+    users, content : DataFrame
+        Row ``i`` describes user or item ``i``; attributes are missing where nothing is known.
+    interactions : DataFrame
+        One row per viewing event in file order: ``user``, ``item`` (int32 codes), ``timestamp``
+        (UTC), and the observed or simulated columns of the table it came from: watch_history,
+        or content_reactions where there is no history.
+    reactions : DataFrame
+        One row per reaction: ``user``, ``item``, ``timestamp``, ``rating`` and/or ``reaction``.
+    friends : CSR matrix of shape (n_users, n_users), float32, or None
+        Strength of the tie from row to column.
+    groups : DataFrame or None
+        ``group_id`` and ``user`` (code), one row per member.
+    weather : DataFrame or None
+        ``region``, ``date``, ``condition``.
+    manifest : mapping
+        Source, licence, checksum, and whether each column was observed or simulated.
+    """
+
+    user_ids: pd.Index
+    item_ids: pd.Index
+    users: pd.DataFrame
+    content: pd.DataFrame
+    interactions: pd.DataFrame
+    reactions: pd.DataFrame
+    friends: sparse.csr_array | None = None
+    groups: pd.DataFrame | None = None
+    weather: pd.DataFrame | None = None
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_tables(cls, tables: Tables) -> Dataset:
+        """Code the ids of validated tables. Codes follow the profile table, then first event."""
+        present = tables.present()
+        events = [present[name] for name in EVENT_TABLES if name in present]
+        user_ids = _all_ids("user_id", tables.users, *events)
+        item_ids = _all_ids("content_id", tables.content, *events)
+        interactions = _coded(events[0], user_ids, item_ids)
+        if tables.content_reactions is None:
+            reactions = interactions.iloc[:0].reindex(columns=[*KEYS, "rating", "reaction"])
+        else:
+            reactions = _coded(tables.content_reactions, user_ids, item_ids)
+        groups = tables.groups
+        if groups is not None:
+            codes = user_ids.get_indexer(groups["user_id"]).astype(np.int32)
+            groups = groups[["group_id"]].assign(user=codes)
+        return cls(
+            user_ids=user_ids,
+            item_ids=item_ids,
+            users=_aligned(tables.users, "user_id", user_ids),
+            content=_aligned(tables.content, "content_id", item_ids),
+            interactions=interactions,
+            reactions=reactions,
+            friends=_friend_matrix(tables.user_connections, user_ids),
+            groups=groups,
+            weather=tables.weather,
+            manifest=tables.manifest,
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of users and of items, with or without events."""
+        return len(self.user_ids), len(self.item_ids)
+
+    def matrix(self, values: Literal["seen", "rating"] = "seen") -> sparse.csr_array:
+        """Return users x items as CSR, float32, shape ``(n_users, n_items)``.
+
+        ``seen`` holds 1 for every pair with an event, however often; ``rating`` the mean rating.
+        """
+        frame = self.interactions if values == "seen" else self.reactions.dropna(subset="rating")
+        amount = np.ones(len(frame)) if values == "seen" else frame["rating"].to_numpy(float)
+        place = (frame["user"].to_numpy(), frame["item"].to_numpy())
+        total = sparse.csr_array((amount, place), shape=self.shape)
+        count = sparse.csr_array((np.ones(len(frame)), place), shape=self.shape)
+        total.data = (total.data / count.data).astype(np.float32)
+        return total.astype(np.float32)
+
+    @cached_property
+    def item_counts(self) -> np.ndarray:
+        """Number of distinct viewers of each item, shape ``(n_items,)``, int64."""
+        return np.bincount(self.matrix().indices, minlength=self.shape[1])
+
+    @cached_property
+    def user_counts(self) -> np.ndarray:
+        """Number of distinct items of each user, shape ``(n_users,)``, int64."""
+        return np.diff(self.matrix().indptr)
+
+    def until(self, instant: pd.Timestamp) -> Dataset:
+        """Return what was known just before ``instant``: events at or after it are gone."""
+        return replace(
+            self,
+            interactions=self.interactions[self.interactions["timestamp"] < instant],
+            reactions=self.reactions[self.reactions["timestamp"] < instant],
+        )
+
+    def keep(self, mask: np.ndarray) -> Dataset:
+        """Return the data with only the interactions of a mask, shape ``(n_interactions,)``.
+
+        Reactions to a pair that loses an interaction go too, so that a held-out pair leaves no
+        trace.
+        """
+        mask = np.asarray(mask, bool)
+        lost = self._pairs(self.interactions[~mask])
+        left = ~np.isin(self._pairs(self.reactions), lost)
+        return replace(self, interactions=self.interactions[mask], reactions=self.reactions[left])
+
+    def _pairs(self, frame: pd.DataFrame) -> np.ndarray:
+        return frame["user"].to_numpy(np.int64) * self.shape[1] + frame["item"].to_numpy(np.int64)
+
+
+KEYS = ("user", "item", "timestamp")
+
+
+def load(folder: str | Path) -> Dataset:
+    """Read, validate and code a folder of tables: ``Dataset.from_tables(read_tables(folder))``."""
+    return Dataset.from_tables(read_tables(folder))
+
+
+def _all_ids(column: str, profile: pd.DataFrame | None, *events: pd.DataFrame) -> pd.Index:
+    tables = [table for table in (profile, *events) if table is not None]
+    return pd.Index(pd.concat([table[column] for table in tables]).unique(), name=column)
+
+
+def _coded(events: pd.DataFrame, user_ids: pd.Index, item_ids: pd.Index) -> pd.DataFrame:
+    codes = {
+        "user": user_ids.get_indexer(events["user_id"]).astype(np.int32),
+        "item": item_ids.get_indexer(events["content_id"]).astype(np.int32),
+    }
+    rest = events.drop(columns=["user_id", "content_id"])
+    return pd.concat([pd.DataFrame(codes, index=events.index), rest], axis=1)
+
+
+def _aligned(table: pd.DataFrame | None, column: str, ids: pd.Index) -> pd.DataFrame:
+    if table is None:
+        return pd.DataFrame({column: ids})
+    return table.set_index(column).reindex(ids).reset_index()
+
+
+def _friend_matrix(edges: pd.DataFrame | None, user_ids: pd.Index) -> sparse.csr_array | None:
+    """Strength of friendship; of duplicate edges the strongest counts, self-loops do not."""
+    if edges is None:
+        return None
+    frame = pd.DataFrame(
+        {
+            "user": user_ids.get_indexer(edges["user_id"]),
+            "friend": user_ids.get_indexer(edges["friend_id"]),
+            "strength": edges["strength"].fillna(1.0) if "strength" in edges else 1.0,
+        }
+    )
+    frame = frame[frame["user"] != frame["friend"]]
+    frame = frame.groupby(["user", "friend"], as_index=False)["strength"].max()
+    place = (frame["user"].to_numpy(), frame["friend"].to_numpy())
+    shape = (len(user_ids), len(user_ids))
+    return sparse.csr_array((frame["strength"].to_numpy(np.float32), place), shape=shape)

@@ -1,0 +1,313 @@
+"""Splits, and pipelines evaluated on them: ``{name: stage}`` x split -> tidy frame."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+from tqdm.auto import tqdm
+
+from firetv import metrics
+from firetv.abtest import Interval, difference_interval, mean_interval
+from firetv.data import Dataset
+from firetv.slate import ExcludeSeen, Stage, chain, recommend, top, with_seed
+
+
+@dataclass(frozen=True)
+class Split:
+    """What may be learned from, and what must be found.
+
+    Attributes
+    ----------
+    name : str
+    train : Dataset
+    requests : DataFrame of R rows
+        One per user with something to find: ``user``, ``at`` (UTC) and ``known`` (whether the
+        user has training events).
+    relevant : CSR array of shape (R, n_items)
+        What each request should find; pairs already seen in training are not among it. Items
+        outside the candidates stay in: a title that cannot be found counts as missed.
+    candidates : int array
+        Item codes that may be recommended, the same for every request.
+    """
+
+    name: str
+    train: Dataset
+    requests: pd.DataFrame
+    relevant: sparse.csr_array
+    candidates: np.ndarray
+
+    @property
+    def n_relevant(self) -> np.ndarray:
+        """Number of items each request should find, shape (R,)."""
+        return np.diff(self.relevant.indptr)
+
+
+def _split(
+    name: str,
+    data: Dataset,
+    train: Dataset,
+    test: pd.DataFrame,
+    candidates: np.ndarray | None = None,
+    at: pd.Timestamp | None = None,
+) -> Split:
+    """Assemble a split from its training data and its held-out interactions."""
+    pairs = test[["user", "item"]].to_numpy().T
+    held_out = sparse.csr_array((np.ones(len(test)), tuple(pairs)), shape=data.shape)
+    fresh = held_out > held_out.multiply(train.matrix())
+    relevant = sparse.csr_array(fresh, dtype=np.float32)
+    users = np.flatnonzero(np.diff(relevant.indptr))
+    first = test.groupby("user")["timestamp"].min().reindex(users)
+    requests = pd.DataFrame(
+        {
+            "user": users.astype(np.int32),
+            "at": first.to_numpy() if at is None else at,
+            "known": train.user_counts[users] > 0,
+        }
+    )
+    if candidates is None:
+        candidates = np.flatnonzero(train.item_counts)
+    return Split(name, train, requests, relevant[users], candidates)
+
+
+def temporal_split(data: Dataset, test_share: float = 0.2) -> Split:
+    """Train on everything before one instant, test on everything after it.
+
+    The only split here without a view of the future, hence the rule for claims. The instant is
+    that quantile of the interactions' timestamps; every request is made at it.
+    """
+    cut = data.interactions["timestamp"].quantile(1 - test_share)
+    test = data.interactions[data.interactions["timestamp"] >= cut]
+    return _split("temporal", data, data.until(cut), test, at=cut)
+
+
+def _masked(name: str, data: Dataset, held_out: np.ndarray, **options: np.ndarray) -> Split:
+    train = data.keep(~held_out)
+    return _split(name, data, train, data.interactions[held_out], **options)
+
+
+def _share_of_each_user(users: np.ndarray, order: np.ndarray, train_share: float) -> np.ndarray:
+    """Mark what is left after the first ``round(train_share * count)`` events of each user.
+
+    ``order`` sorts the events; a user's count rounds half to even, as numpy does.
+    """
+    frame = pd.DataFrame({"user": users[order]})
+    group = frame.groupby("user")["user"]
+    late = group.cumcount() >= np.round(train_share * group.transform("size"))
+    held_out = np.empty(len(users), bool)
+    held_out[order] = late.to_numpy()
+    return held_out
+
+
+def random_split(data: Dataset, seed: int, test_share: float = 0.25) -> Split:
+    """Hold out a random share of each user's events. It leaks the future: not for claims."""
+    users = data.interactions["user"].to_numpy()
+    order = np.lexsort((np.random.default_rng(seed).random(len(users)), users))
+    held_out = _share_of_each_user(users, order, 1 - test_share)
+    return _masked("random", data, held_out)
+
+
+def published_split(data: Dataset) -> Split:
+    """Rebuild the split of the Recommenders project's MovieLens benchmark.
+
+    Sort by user and by ``numpy.random.seed(42); numpy.random.rand(n)`` drawn in file order; the
+    first ``round(0.75 * count)`` ratings of each user train, the rest test.
+    """
+    users = data.interactions["user"].to_numpy()
+    draw = np.random.RandomState(42).rand(len(users))  # the published stream, hence not Generator
+    held_out = _share_of_each_user(users, np.lexsort((draw, users)), 0.75)
+    return _masked("published", data, held_out)
+
+
+def leave_last_out(data: Dataset) -> Split:
+    """Hold out each user's last event; users with a single event keep it."""
+    events = data.interactions
+    order = np.lexsort((events["timestamp"].to_numpy(), events["user"].to_numpy()))
+    users = events["user"].to_numpy()[order]
+    last = np.append(users[1:] != users[:-1], True) & np.append(False, users[1:] == users[:-1])
+    held_out = np.zeros(len(events), bool)
+    held_out[order] = last
+    return _masked("leave-last-out", data, held_out)
+
+
+def user_kfold(
+    data: Dataset, seed: int, folds: int = 5, test_share: float = 0.25
+) -> Iterator[Split]:
+    """Yield one split per fold of users: a share of those users' events is held out.
+
+    Everybody else's events train in full, as in LensKit's user-based cross-validation.
+    """
+    users = data.interactions["user"].to_numpy()
+    rng = np.random.default_rng(seed)
+    fold = rng.permutation(data.shape[0]) % folds
+    order = np.lexsort((rng.random(len(users)), users))
+    late = _share_of_each_user(users, order, 1 - test_share)
+    for number in range(folds):
+        yield _masked(f"user-fold-{number}", data, late & (fold[users] == number))
+
+
+def cold_users(data: Dataset, seed: int, share: float = 0.2) -> Split:
+    """Hold out all events of a random share of users: only their profile is known."""
+    rng = np.random.default_rng(seed)
+    cold = rng.permutation(data.shape[0]) < share * data.shape[0]
+    return _masked("cold-users", data, cold[data.interactions["user"]])
+
+
+def cold_items(data: Dataset, seed: int, share: float = 0.2) -> Split:
+    """Hold out all events of a random share of items; only these are candidates."""
+    rng = np.random.default_rng(seed)
+    cold = (rng.permutation(data.shape[1]) < share * data.shape[1]) & (data.item_counts > 0)
+    held_out = cold[data.interactions["item"]]
+    return _masked("cold-items", data, held_out, candidates=np.flatnonzero(cold))
+
+
+@dataclass(frozen=True)
+class Run:
+    """The lists of one pipeline with one seed on one split.
+
+    ``items`` has shape (R, k), -1 where a list is shorter; times are wall-clock seconds.
+    """
+
+    model: str
+    seed: int
+    items: np.ndarray
+    fit_seconds: float
+    score_seconds: float
+
+
+def run(name: str, stage: Stage, split: Split, seed: int, k: int = 10) -> Run:
+    """Fit one pipeline, and list ``k`` unseen candidates for every request of a split.
+
+    Candidates come in an order shuffled by the seed, which is what breaks ties: the order of a
+    catalogue often betrays popularity.
+    """
+    candidates = np.random.default_rng(seed).permutation(split.candidates)
+    start = time.perf_counter()
+    step = chain(with_seed(stage, seed), ExcludeSeen(), top(k)).fit(split.train)
+    fitted = time.perf_counter()
+    slate = recommend(step, split.requests, candidates)
+    scored = time.perf_counter()
+    return Run(name, seed, slate.items, fitted - start, scored - fitted)
+
+
+def run_all(
+    pipelines: Mapping[str, Stage],
+    split: Split,
+    seeds: Sequence[int] = (0,),
+    k: int = 10,
+    n_jobs: int = 1,
+    progress: bool = True,
+) -> list[Run]:
+    """Run pipelines on a split, once per seed.
+
+    Parameters
+    ----------
+    pipelines : mapping of name to stage
+    split : Split
+    seeds : sequence of int
+        Of the models and of the order of ties; the split stays as it is.
+    k : int
+        Length of the lists.
+    n_jobs : int
+        Fits side by side, in threads (implicit and LightFM release the interpreter); each keeps
+        to one BLAS thread, so results do not depend on the number.
+    progress : bool
+        Show a progress bar on stderr where that is a terminal.
+
+    Returns
+    -------
+    list of Run
+    """
+    work = [(name, stage, seed) for name, stage in pipelines.items() for seed in seeds]
+    with threadpool_limits(1, "blas"):
+        jobs = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
+            delayed(run)(name, stage, split, seed, k) for name, stage, seed in work
+        )
+        bar = tqdm(jobs, total=len(work), desc=split.name, disable=None if progress else True)
+        return list(bar)
+
+
+def measure(runs: Sequence[Run], split: Split, names: Sequence[str] = ("ndcg",)) -> pd.DataFrame:
+    """Measure accuracy for every request of every run.
+
+    Returns
+    -------
+    DataFrame
+        Tidy: ``model, seed, user, known, metric, value``; metrics are named like ``ndcg@10``.
+    """
+    frames = []
+    for each in runs:
+        hits = metrics.hits_at(each.items, split.relevant)
+        for name in names:
+            values = metrics.ACCURACY[name](hits, split.n_relevant)
+            frame = split.requests[["user", "known"]].assign(value=values)
+            metric = f"{name}@{each.items.shape[1]}"
+            frames.append(frame.assign(model=each.model, seed=each.seed, metric=metric))
+    columns = ["model", "seed", "user", "known", "metric", "value"]
+    return pd.concat(frames, ignore_index=True)[columns]
+
+
+def by_user(values: pd.DataFrame) -> pd.DataFrame:
+    """Average each user's requests and seeds: one row per metric and user, a column per model."""
+    order = list(dict.fromkeys(values["model"]))
+    table = values.pivot_table("value", ["metric", "user"], "model", aggfunc="mean", sort=False)
+    return table[order]
+
+
+def _rows(intervals: Mapping[tuple[str, str], Interval], seeds: pd.Series) -> pd.DataFrame:
+    rows = [
+        {"model": model, "metric": metric, "value": i.value, "low": i.low, "high": i.high, "n": i.n}
+        for (metric, model), i in intervals.items()
+    ]
+    frame = pd.DataFrame(rows)
+    return frame.assign(seeds=frame["model"].map(seeds))
+
+
+def summarise(values: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Mean of each model and metric, with a 95 % bootstrap interval over users.
+
+    Returns
+    -------
+    DataFrame
+        ``model, metric, value, low, high, n`` (users) and ``seeds``.
+    """
+    table = by_user(values)
+    intervals = {
+        (metric, model): mean_interval(group[model].to_numpy(), seed)
+        for metric, group in table.groupby(level="metric", sort=False)
+        for model in table
+    }
+    return _rows(intervals, values.groupby("model")["seed"].nunique())
+
+
+def compare(values: pd.DataFrame, reference: str, seed: int = 0) -> pd.DataFrame:
+    """Paired differences of every model to a reference, with 95 % bootstrap intervals over users.
+
+    Returns
+    -------
+    DataFrame
+        As :func:`summarise`, without the reference; ``value`` is model minus reference.
+
+    Raises
+    ------
+    KeyError
+        If the reference is not among the models.
+    """
+    table = by_user(values)
+    if reference not in table:
+        raise KeyError(f"{reference!r} is not among the models: {', '.join(table)}")
+    intervals = {
+        (metric, model): difference_interval(
+            group[model].to_numpy(), group[reference].to_numpy(), seed
+        )
+        for metric, group in table.groupby(level="metric", sort=False)
+        for model in table
+        if model != reference
+    }
+    return _rows(intervals, values.groupby("model")["seed"].nunique())

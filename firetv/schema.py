@@ -1,0 +1,298 @@
+"""Table schemas, and one clear error for bad input.
+
+Each table is described once, by a pandera schema. :func:`check_table` converts raw values (text
+from CSV, typed columns from Parquet) to the schema's types and gathers every problem it meets;
+:func:`check_references` looks across tables. Problems are raised together as a :class:`DataError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+
+TIMESTAMP = "datetime64[us, UTC]"
+REACTIONS = ("love", "like", "dislike")
+MISSING_TEXT = ("", "na", "n/a", "nan", "null", "none")
+SAMPLE = 3  # offending values quoted in a message
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with one column of one table."""
+
+    where: str
+    column: str
+    reason: str
+    remedy: str
+    rows: int = 0
+    sample: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        count = f" ({self.rows} row{'s' if self.rows != 1 else ''})" if self.rows else ""
+        values = f", e.g. {', '.join(self.sample)}" if self.sample else ""
+        column = f", column {self.column}" if self.column else ""
+        return f"{self.where}{column}: {self.reason}{count}{values}. {self.remedy}"
+
+
+class DataError(ValueError):
+    """Bad input: every problem found, each with file, column, row count and remedy."""
+
+    def __init__(self, *problems: Problem | str) -> None:
+        self.problems = problems
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+def _check(function: pa.Check, reason: str, remedy: str) -> pa.Check:
+    """Give a pandera check the two sentences that its failure is reported with."""
+    function.error = f"{reason}\t{remedy}"
+    return function
+
+
+def _text(*, required: bool = True, unique: bool = False) -> pa.Column:
+    return pa.Column(str, nullable=not required, required=required, unique=unique)
+
+
+def _number(dtype: str, low: float, high: float, remedy: str) -> pa.Column:
+    check = _check(pa.Check.in_range(low, high), f"must lie in {low:g}..{high:g}", remedy)
+    return pa.Column(dtype, check, nullable=True, required=False)
+
+
+_TIME = pa.Column(TIMESTAMP)
+_POSITIVE = _check(pa.Check.gt(0), "must be above 0", "Give minutes, or leave it empty.")
+_REACTION = _check(
+    pa.Check.isin(REACTIONS), "is not a known reaction", f"Use one of {', '.join(REACTIONS)}."
+)
+_SHARE = "Give a share, not a percentage."
+
+SCHEMAS: Mapping[str, pa.DataFrameSchema] = {
+    "users": pa.DataFrameSchema(
+        {
+            "user_id": _text(unique=True),
+            "age": _number("Int64", 0, 120, "Give years, or leave it empty."),
+            "gender": _text(required=False),
+            "occupation": _text(required=False),
+            "region": _text(required=False),
+        }
+    ),
+    "content": pa.DataFrameSchema(
+        {
+            "content_id": _text(unique=True),
+            "title": _text(required=False),
+            "content_type": _text(required=False),
+            "genres": pa.Column(object, required=False),
+            "duration_minutes": pa.Column(float, _POSITIVE, nullable=True, required=False),
+            "release_year": _number("Int64", 1870, 2100, "Give a year, or leave it empty."),
+        }
+    ),
+    "watch_history": pa.DataFrameSchema(
+        {
+            "user_id": _text(),
+            "content_id": _text(),
+            "timestamp": _TIME,
+            "completion": _number("float64", 0, 1, _SHARE),
+            "weather": _text(required=False),
+            "festival": _text(required=False),
+            "companion": _text(required=False),
+            "location": _text(required=False),
+        }
+    ),
+    "content_reactions": pa.DataFrameSchema(
+        {
+            "user_id": _text(),
+            "content_id": _text(),
+            "timestamp": _TIME,
+            "rating": _number("float64", 1, 5, "Rescale ratings to 1..5."),
+            "reaction": pa.Column(str, _REACTION, nullable=True, required=False),
+        }
+    ),
+    "user_connections": pa.DataFrameSchema(
+        {
+            "user_id": _text(),
+            "friend_id": _text(),
+            "strength": _number("float64", 0, 1, "Rescale it, or leave it empty for 1."),
+        }
+    ),
+    "groups": pa.DataFrameSchema({"group_id": _text(), "user_id": _text()}),
+    "weather": pa.DataFrameSchema(
+        {"region": _text(), "date": pa.Column("datetime64[us]"), "condition": _text()},
+        unique=["region", "date"],
+    ),
+}
+EVENT_TABLES = ("watch_history", "content_reactions")
+
+
+def _problem(where: str, bad: pd.Series, reason: str, remedy: str) -> Problem:
+    sample = tuple(repr(value) for value in bad.drop_duplicates().head(SAMPLE).tolist())
+    return Problem(where, str(bad.name), reason, remedy, len(bad), sample)
+
+
+def _to_text(raw: pd.Series) -> pd.Series:
+    """Ids and labels as text; integers keep their digits, blanks become missing."""
+    if pd.api.types.is_float_dtype(raw) and raw.dropna().mod(1).eq(0).all():
+        raw = raw.astype("Int64")
+    text = raw.astype("str").where(raw.notna()).str.strip()
+    return text.mask(text == "")
+
+
+def _to_number(raw: pd.Series) -> pd.Series:
+    if not pd.api.types.is_numeric_dtype(raw):
+        raw = raw.mask(raw.astype("str").str.strip().str.lower().isin(MISSING_TEXT))
+    number = pd.to_numeric(raw, errors="coerce").astype("float64")
+    return number.mask(np.isinf(number))
+
+
+def _to_timestamp(raw: pd.Series) -> pd.Series:
+    """UTC instants; a time without an offset is not an instant and stays missing."""
+    if isinstance(raw.dtype, pd.DatetimeTZDtype):
+        return raw.dt.tz_convert("UTC").astype(TIMESTAMP)
+    text = raw.astype("str")
+    aware = text.str.contains(r"\d{2}:\d{2}.*(?:Z|[+-]\d{2}:?\d{2})$", na=False)
+    instants = pd.to_datetime(text.where(aware), format="ISO8601", utc=True, errors="coerce")
+    return instants.astype(TIMESTAMP)
+
+
+def _to_date(raw: pd.Series) -> pd.Series:
+    if pd.api.types.is_datetime64_any_dtype(raw):
+        return raw.dt.tz_localize(None).dt.normalize().astype("datetime64[us]")
+    return pd.to_datetime(raw, format="%Y-%m-%d", errors="coerce").astype("datetime64[us]")
+
+
+def _to_genres(raw: pd.Series) -> pd.Series:
+    """Lists of genres, from lists or from text joined by ``|``; missing means none."""
+    if not pd.api.types.is_string_dtype(raw):
+        lists = [[] if np.ndim(v) == 0 and pd.isna(v) else list(v) for v in raw]
+    else:
+        lists = [[g.strip() for g in v.split("|") if g.strip()] for v in raw.fillna("")]
+    return pd.Series(lists, index=raw.index, name=raw.name, dtype=object)
+
+
+def _convert(raw: pd.Series, column: pa.Column, where: str) -> tuple[pd.Series, Problem | None]:
+    """One column in its schema's type, and what could not be converted."""
+    remedy = "Correct the values, or leave them empty."
+    if raw.name == "genres":
+        return _to_genres(raw), None
+    kind = str(column.dtype)
+    if kind == TIMESTAMP:
+        values, reason = _to_timestamp(raw), "is not an instant with a time zone"
+        remedy = "Write ISO 8601 with an offset, such as 2026-01-31T20:15:00Z."
+    elif kind.startswith("datetime64"):
+        values, reason, remedy = _to_date(raw), "is not a date", "Write dates as 2026-01-31."
+    elif kind in ("float64", "Int64"):
+        values, reason = _to_number(raw), f"is not a {'whole ' * (kind == 'Int64')}number"
+    else:
+        return _to_text(raw).astype("str"), None
+    bad = values.isna() & raw.notna()
+    if kind != TIMESTAMP and not kind.startswith("datetime64") and raw.dtype.kind not in "iuf":
+        bad &= ~raw.astype("str").str.strip().str.lower().isin(MISSING_TEXT)
+    if kind == "Int64":
+        fraction = values.notna() & values.mod(1).ne(0)
+        bad, values = bad | fraction, values.mask(fraction).astype("Int64")
+    return values, _problem(where, raw[bad], reason, remedy) if bad.any() else None
+
+
+def _schema_problems(name: str, frame: pd.DataFrame, where: str) -> list[Problem]:
+    """What pandera finds wrong, one problem per column and check."""
+    try:
+        SCHEMAS[name].validate(frame, lazy=True)
+    except pa.errors.SchemaErrors as error:
+        failures = error.failure_cases
+    else:
+        return []
+    problems = []
+    for (column, check), rows in failures.groupby(["column", "check"], sort=False, dropna=False):
+        bad = rows["failure_case"].rename(column if isinstance(column, str) else name)
+        if check == "column_in_dataframe":
+            known = ", ".join(SCHEMAS[name].columns)
+            remedy = f"Add it; the columns of {name} are {known}."
+            problems.append(Problem(where, str(bad.iloc[0]), "missing column", remedy))
+        elif check == "not_nullable":
+            remedy = "Fill the cells or remove the rows."
+            problems.append(Problem(where, column, "has empty cells", remedy, len(bad)))
+        elif check == "multiple_fields_uniqueness":
+            if column == SCHEMAS[name].unique[0]:  # pandera repeats the rows for every field
+                remedy = f"Keep one row for each {' and '.join(SCHEMAS[name].unique)}."
+                problems.append(_problem(where, bad, "has duplicates", remedy))
+        elif check == "field_uniqueness":
+            problems.append(_problem(where, bad, "has duplicates", "Keep one row for each."))
+        else:
+            reason, _, remedy = check.partition("\t")
+            problems.append(_problem(where, bad, reason, remedy or "Correct the values."))
+    return problems
+
+
+def check_table(name: str, raw: pd.DataFrame, where: str) -> tuple[pd.DataFrame, list[Problem]]:
+    """Convert one table to its schema's types and list what is wrong with it.
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`SCHEMAS`.
+    raw : DataFrame
+        The table as read; not modified. Columns unknown to the schema are kept as they are.
+    where : str
+        The file's name, for messages.
+
+    Returns
+    -------
+    DataFrame, list of Problem
+        The table in the schema's dtypes; values that could not be converted are missing in it.
+    """
+    if raw.empty:
+        return raw, [Problem(where, "", "holds no rows", "Fill it, or remove the file.")]
+    columns = SCHEMAS[name].columns
+    frame, problems = raw.copy(), []
+    for column in columns.keys() & frame.columns:
+        frame[column], problem = _convert(raw[column], columns[column], where)
+        problems += [problem] if problem else []
+    unconverted = {problem.column for problem in problems}
+    problems += [
+        problem
+        for problem in _schema_problems(name, frame, where)
+        if not (problem.reason == "has empty cells" and problem.column in unconverted)
+    ]
+    if name == "content_reactions":
+        problems += _empty_reactions(frame, where)
+    return frame, sorted(problems, key=lambda p: (p.column, p.reason))
+
+
+def _empty_reactions(frame: pd.DataFrame, where: str) -> list[Problem]:
+    """A reaction row must say something: a rating, a reaction, or both."""
+    given = frame.reindex(columns=["rating", "reaction"]).notna().any(axis=1)
+    if given.any() and given.all():
+        return []
+    remedy = "Give a rating of 1..5, a reaction, or both."
+    return [Problem(where, "rating", "neither rating nor reaction", remedy, int((~given).sum()))]
+
+
+def check_references(tables: Mapping[str, pd.DataFrame], where: Mapping[str, str]) -> list[Problem]:
+    """List ids that point to nothing.
+
+    Content of an event must be in ``content`` when that table is given. A friend or group member
+    must be known: in ``users``, or with at least one event. A viewer without a profile is allowed.
+    """
+    events = [tables[name] for name in EVENT_TABLES if name in tables]
+    problems = []
+
+    def unknown(name: str, column: str, known: pd.Index, remedy: str) -> None:
+        ids = tables[name][column] if column in tables.get(name, ()) else pd.Series(dtype="str")
+        bad = ids[~ids.isin(known) & ids.notna()]
+        if len(bad):
+            problems.append(_problem(where[name], bad, "is unknown", remedy))
+
+    if "content_id" in tables.get("content", ()):
+        for name in EVENT_TABLES:
+            known = pd.Index(tables["content"]["content_id"])
+            unknown(name, "content_id", known, "Add it to content, or remove these rows.")
+    sources = [*events, *([tables["users"]] if "users" in tables else [])]
+    viewers = pd.Index(pd.concat([f["user_id"] for f in sources if "user_id" in f]).unique())
+    for name, column in (
+        ("user_connections", "user_id"),
+        ("user_connections", "friend_id"),
+        ("groups", "user_id"),
+    ):
+        unknown(name, column, viewers, "Add the person to users, or remove these rows.")
+    return problems

@@ -1,0 +1,227 @@
+"""The slate: requests, candidate items, and scores as an additive ledger of named parts.
+
+A *step* turns a slate into a slate. A *stage* is a frozen dataclass whose fields are its
+hyperparameters; fitted on a :class:`~firetv.data.Dataset` it gives a step. Stages that learn
+nothing are plain steps. :func:`chain` makes one stage of several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Protocol, TypeVar
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from firetv.data import Dataset
+
+EMPTY = -1  # the item code of a slot that holds nothing
+CHUNK_CELLS = 8_000_000  # request x candidate cells held at once (32 MB a part)
+
+
+@dataclass(frozen=True)
+class Slate:
+    """Candidates of a batch of requests, and why each scores what it scores.
+
+    Attributes
+    ----------
+    requests : DataFrame of R rows
+        ``user`` (code, -1 for a stranger), optionally ``at`` (UTC) and context columns.
+    items : int array of shape (R, K), or (K,) where all requests share their candidates
+        Item codes; :data:`EMPTY` marks a slot without an item.
+    parts : mapping of str to float32 array of shape (R, K)
+        The ledger: the score of a slot is the sum of its parts.
+
+    Examples
+    --------
+    >>> slate = Slate(pd.DataFrame({"user": [0]}), np.array([4, 7]))
+    >>> slate = slate.add("taste", np.array([[0.5, 1.0]])).add("friends", np.array([[1.0, 0.0]]))
+    >>> slate.scores
+    array([[1.5, 1. ]], dtype=float32)
+    >>> top(1)(slate).items
+    array([[4]])
+    """
+
+    requests: pd.DataFrame
+    items: np.ndarray
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shared = self.items.ndim == 1
+        if not shared and len(self.items) != len(self.requests):
+            raise ValueError(
+                f"{len(self.requests)} requests but {len(self.items)} rows of items: "
+                "give one row per request, or one row of items that all requests share"
+            )
+        for name, values in self.parts.items():
+            if values.shape != self.shape:
+                raise ValueError(f"part {name!r} has shape {values.shape}, not {self.shape}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Requests and slots, (R, K)."""
+        return len(self.requests), self.items.shape[-1]
+
+    @property
+    def users(self) -> np.ndarray:
+        """User code of each request, shape (R,)."""
+        return self.requests["user"].to_numpy()
+
+    @property
+    def grid(self) -> np.ndarray:
+        """Item codes as (R, K), also where they are shared (then a read-only view)."""
+        return np.broadcast_to(self.items, self.shape)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Sum of the parts, float32, shape (R, K); minus infinity in empty slots."""
+        total = sum(self.parts.values(), np.zeros(self.shape, np.float32))
+        return np.where(self.items == EMPTY, np.float32(-np.inf), total)
+
+    def add(self, name: str, values: np.ndarray) -> Slate:
+        """Return the slate with one more part; a name can be used once."""
+        if name in self.parts:
+            raise ValueError(f"the ledger already has a part {name!r}")
+        return replace(self, parts={**self.parts, name: np.asarray(values, np.float32)})
+
+    def take(self, slots: np.ndarray) -> Slate:
+        """Return the slate with the slots of an index array of shape (R, k), in its order."""
+        parts = {name: np.take_along_axis(v, slots, axis=1) for name, v in self.parts.items()}
+        return replace(self, items=np.take_along_axis(self.grid, slots, axis=1), parts=parts)
+
+
+Step = Callable[[Slate], Slate]
+
+
+class Stage(Protocol):
+    """A frozen dataclass of hyperparameters that can be fitted."""
+
+    def fit(self, data: Dataset) -> Step:
+        """Learn from a data set and return the step that was learned."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Several steps as one."""
+
+    steps: tuple[Step, ...]
+
+    def __call__(self, slate: Slate) -> Slate:
+        """Apply the steps left to right."""
+        for step in self.steps:
+            slate = step(slate)
+        return slate
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Several stages as one; see :func:`chain`."""
+
+    stages: tuple[Stage | Step, ...]
+
+    def fit(self, data: Dataset) -> Pipeline:
+        """Fit the stages one by one on the same data; plain steps pass through."""
+        fitted = (s.fit(data) if hasattr(s, "fit") else s for s in self.stages)
+        return Pipeline(tuple(fitted))
+
+
+def chain(*stages: Stage | Step) -> Chain:
+    """Make one stage of several, applied left to right."""
+    return Chain(stages)
+
+
+Seeded = TypeVar("Seeded")
+
+
+def with_seed(stage: Seeded, seed: int) -> Seeded:
+    """Return the stage with its ``seed`` field set, inside chains too; others as they are."""
+    if isinstance(stage, Chain):
+        return Chain(tuple(with_seed(s, seed) for s in stage.stages))
+    seeded = is_dataclass(stage) and any(f.name == "seed" for f in fields(stage))
+    return replace(stage, seed=seed) if seeded else stage
+
+
+def top(k: int) -> Step:
+    """Return a step that keeps the ``k`` best slots of each request, best first.
+
+    Equal scores keep the order of their slots. Slates with fewer than ``k`` slots keep them all.
+    """
+
+    def keep(slate: Slate) -> Slate:
+        return slate.take(_best(slate.scores, k))
+
+    return keep
+
+
+def _best(scores: np.ndarray, k: int) -> np.ndarray:
+    """Slots of the k highest scores, best first and ties by slot, int64 of shape (R, k)."""
+    k = min(k, scores.shape[1])
+    if k == 0 or len(scores) == 0:
+        return np.empty((len(scores), k), np.int64)
+    bar = np.partition(scores, -k, axis=1)[:, -k, None]
+    above, level = scores > bar, scores == bar
+    room = k - above.sum(axis=1, keepdims=True)
+    chosen = above | (level & (np.cumsum(level, axis=1, dtype=np.int32) <= room))
+    slots = np.nonzero(chosen)[1].reshape(len(scores), k)
+    order = np.argsort(-np.take_along_axis(scores, slots, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(slots, order, axis=1)
+
+
+@dataclass(frozen=True)
+class ExcludeSeen:
+    """Empty the slots of items that the user has an event with in the training data."""
+
+    def fit(self, data: Dataset) -> Step:
+        """Remember who saw what."""
+        return _Unseen(data.matrix())
+
+
+@dataclass(frozen=True)
+class _Unseen:
+    seen: sparse.csr_array  # (n_users, n_items)
+
+    def __call__(self, slate: Slate) -> Slate:
+        mask = np.zeros((len(slate.requests), self.seen.shape[1]), bool)
+        known = np.flatnonzero(slate.users >= 0)
+        rows, columns = self.seen[slate.users[known]].nonzero()
+        mask[known[rows], columns] = True
+        if slate.items.ndim == 1:
+            seen = mask[:, slate.items]
+        else:
+            seen = np.take_along_axis(mask, np.maximum(slate.items, 0), axis=1)
+        return replace(slate, items=np.where(seen, EMPTY, slate.grid))
+
+
+def recommend(
+    step: Step, requests: pd.DataFrame, items: np.ndarray, chunk_cells: int = CHUNK_CELLS
+) -> Slate:
+    """Run a step over requests in chunks, so that memory is bounded by a chunk.
+
+    Parameters
+    ----------
+    step : callable
+        Usually a pipeline that ends with :func:`top`.
+    requests : DataFrame of R rows
+        One row per request, with a ``user`` column.
+    items : int array of shape (K,)
+        Candidate item codes, shared by all requests.
+    chunk_cells : int
+        Upper bound of requests x candidates handled at once.
+
+    Returns
+    -------
+    Slate
+        The slates of all chunks, joined.
+    """
+    rows = max(1, chunk_cells // max(1, len(items)))
+    starts = range(0, max(1, len(requests)), rows)
+    slates = [step(Slate(requests.iloc[s : s + rows], items)) for s in starts]
+    names = dict.fromkeys(name for s in slates for name in s.parts)
+    parts = {  # a part that a chunk has no use for, such as a fallback, is zero there
+        name: np.concatenate([s.parts.get(name, np.zeros(s.shape, np.float32)) for s in slates])
+        for name in names
+    }
+    return Slate(requests, np.concatenate([s.grid for s in slates]), parts)
