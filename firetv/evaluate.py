@@ -226,7 +226,7 @@ def run_all(
     """
     work = [(name, stage, seed) for name, stage in pipelines.items() for seed in seeds]
     with threadpool_limits(1, "blas"):
-        jobs = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
+        jobs = Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")(
             delayed(run)(name, stage, split, seed, k) for name, stage, seed in work
         )
         bar = tqdm(jobs, total=len(work), desc=split.name, disable=None if progress else True)

@@ -199,7 +199,7 @@ class ItemKNN:
     def fit(self, data: Dataset) -> Step:
         """Compute the neighbours of each item."""
         history = data.matrix()
-        weighted = _WEIGHTINGS[self.weighting](sparse.csr_matrix(history))
+        weighted = _WEIGHTINGS[self.weighting](sparse.csr_matrix(history, dtype=np.float64))
         model = ItemItemRecommender(K=self.neighbours, num_threads=1)
         model.fit(sparse.csr_matrix(weighted), show_progress=False)
         weights = sparse.csr_array(model.similarity, dtype=np.float32)

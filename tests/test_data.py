@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from firetv.data import Dataset, Tables, load, read_tables, write_tables
+from firetv.schema import DataError
+
+HISTORY = "user_id,content_id,timestamp\n"
+GOOD = HISTORY + "u1,c1,2026-01-31T20:15:00Z\n"
+
+
+def folder_of(tmp_path: Path, **files: str | bytes) -> Path:
+    for name, text in files.items():
+        content = text.encode() if isinstance(text, str) else text
+        (tmp_path / f"{name}.csv").write_bytes(content)
+    return tmp_path
+
+
+def complaint(folder: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        read_tables(folder)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_tables_survive_writing_and_reading(tables: Tables, tmp_path: Path, format: str) -> None:
+    write_tables(tables, tmp_path, format)
+    back = read_tables(tmp_path)
+    assert back.present().keys() == tables.present().keys()
+    for name, table in tables.present().items():
+        pd.testing.assert_frame_equal(back.present()[name], table, check_dtype=False)
+    assert back.manifest["rows"] == {name: len(t) for name, t in tables.present().items()}
+
+
+def test_only_events_are_required(tmp_path: Path) -> None:
+    folder = folder_of(
+        tmp_path,
+        content_reactions=HISTORY.strip() + ",reaction\n1,2,2026-01-01T00:00:00+01:00,love\n",
+    )
+    data = load(folder)
+    assert data.shape == (1, 1)
+    assert list(data.user_ids) == ["1"]
+    assert data.interactions["timestamp"].iloc[0] == pd.Timestamp("2025-12-31T23:00:00Z")
+    assert data.manifest["name"] == folder.name
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (
+            {"watch_history": "user_id,content_id\na,b\n"},
+            ["watch_history.csv, column timestamp: missing column", "Add it"],
+        ),
+        (
+            {"watch_history": HISTORY + "u,c,2026-01-31 20:15\nu,c,soon\n"},
+            [
+                "column timestamp: is not an instant with a time zone (2 rows)",
+                "'soon'",
+                "Write ISO 8601",
+            ],
+        ),
+        ({"watch_history": HISTORY}, ["watch_history.csv: holds no rows"]),
+        ({"watch_history": ""}, ["watch_history.csv: the file is empty"]),
+        (
+            {
+                "watch_history": HISTORY.encode()
+                + "u,caf\xe9,2026-01-31T20:15:00Z\n".encode("latin-1")
+            },
+            ["watch_history.csv: is not UTF-8", "Save the file as UTF-8"],
+        ),
+        (
+            {"watch_history": "user_id,user_id,content_id,timestamp\na,a,b,2026-01-31T20:15:00Z\n"},
+            ["column user_id: column is there twice"],
+        ),
+        (
+            {"watch_history": GOOD.replace("\n", ",completion\n", 1).replace("Z\n", "Z,1.5\n")},
+            ["column completion: must lie in 0..1 (1 row), e.g. 1.5"],
+        ),
+        ({"watch_history": GOOD + "u1,c1\nu1,c1,x,y,z\n"}, ["watch_history.csv: cannot be read"]),
+        (
+            {"watch_history": GOOD + ",c1,2026-01-31T20:15:00Z\n"},
+            ["column user_id: has empty cells (1 row)"],
+        ),
+        (
+            {"watch_history": GOOD, "content": "content_id,title\nc2,x\n"},
+            ["column content_id: is unknown (1 row), e.g. 'c1'", "Add it to content"],
+        ),
+        (
+            {"watch_history": GOOD, "content": "content_id,duration_minutes\nc1,-3\n"},
+            ["content.csv, column duration_minutes: must be above 0 (1 row), e.g. -3.0"],
+        ),
+        (
+            {"watch_history": GOOD, "content": "content_id,release_year\nc1,1990.5\n"},
+            ["release_year: is not a whole number"],
+        ),
+        (
+            {"watch_history": GOOD, "users": "user_id,age\nu1,30\nu1,31\n"},
+            ["users.csv, column user_id: has duplicates (2 rows), e.g. 'u1'"],
+        ),
+        (
+            {"watch_history": GOOD, "users": "user_id,age\nu1,old\n"},
+            ["users.csv, column age: is not a whole number (1 row), e.g. 'old'"],
+        ),
+        (
+            {"watch_history": GOOD, "user_connections": "user_id,friend_id\nu1,ghost\n"},
+            ["column friend_id: is unknown (1 row), e.g. 'ghost'"],
+        ),
+        (
+            {"watch_history": GOOD, "groups": "group_id,user_id\ng,ghost\n"},
+            ["groups.csv, column user_id: is unknown"],
+        ),
+        (
+            {
+                "watch_history": GOOD,
+                "weather": "region,date,condition\na,2026-01-01,wet\na,2026-01-01,dry\n",
+            },
+            ["weather.csv, column region: has duplicates (2 rows)"],
+        ),
+        (
+            {
+                "content_reactions": GOOD.replace("\n", ",rating,reaction\n", 1).replace(
+                    "Z\n", "Z,,\n"
+                )
+            },
+            ["neither rating nor reaction (1 row)"],
+        ),
+        (
+            {"content_reactions": GOOD.replace("\n", ",reaction\n", 1).replace("Z\n", "Z,meh\n")},
+            ["column reaction: is not a known reaction (1 row), e.g. 'meh'"],
+        ),
+        ({"users": "user_id\nu1\n"}, ["there are no viewing events"]),
+    ],
+)
+def test_bad_input_is_named(tmp_path: Path, files: dict, expected: list[str]) -> None:
+    message = complaint(folder_of(tmp_path, **files))
+    for text in expected:
+        assert text in message
+
+
+def test_problems_of_all_tables_come_together(tmp_path: Path) -> None:
+    folder = folder_of(
+        tmp_path,
+        watch_history=HISTORY + "u1,c9,2026-01-31T20:15:00Z\nu1,c1,never\n",
+        content="content_id,duration_minutes\nc1,-1\nc1,5\n",
+        users="user_id,age\nu1,200\n",
+    )
+    lines = complaint(folder).splitlines()
+    assert len(lines) == 5
+    assert {line.split(",")[0] for line in lines} == {
+        "watch_history.csv",
+        "content.csv",
+        "users.csv",
+    }
+
+
+def test_unreadable_files_of_all_tables_come_together(tmp_path: Path) -> None:
+    message = complaint(folder_of(tmp_path, watch_history="", users=b"\xff\xfe\x00"))
+    assert "watch_history.csv" in message
+    assert "users.csv" in message
+
+
+def test_truncated_parquet_is_named(tables: Tables, tmp_path: Path) -> None:
+    write_tables(tables, tmp_path, "parquet")
+    path = tmp_path / "watch_history.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "watch_history.parquet: cannot be read" in complaint(tmp_path)
+
+
+def test_parquet_without_time_zone_is_refused(tables: Tables, tmp_path: Path) -> None:
+    naive = tables.watch_history["timestamp"].dt.tz_localize(None)
+    tables.watch_history.assign(timestamp=naive).to_parquet(tmp_path / "watch_history.parquet")
+    assert "is not an instant with a time zone (600 rows)" in complaint(tmp_path)
+
+
+def test_broken_manifest_is_named(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, watch_history=GOOD)
+    (folder / "manifest.json").write_text("{")
+    assert "manifest.json: is not a JSON object" in complaint(folder)
+
+
+def test_a_table_may_not_be_there_twice(tables: Tables, tmp_path: Path) -> None:
+    write_tables(tables, tmp_path)
+    with pytest.raises(DataError, match="already holds other tables"):
+        write_tables(tables, tmp_path, "parquet")
+    tables.users.to_parquet(tmp_path / "users.parquet")
+    assert "the table is there twice" in complaint(tmp_path)
+
+
+def test_invalid_tables_leave_the_folder_as_it_was(tables: Tables, tmp_path: Path) -> None:
+    write_tables(tables, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    bad = replace(tables, content=tables.content.assign(duration_minutes=-1.0))
+    with pytest.raises(DataError, match="duration_minutes"):
+        write_tables(bad, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_failed_writing_leaves_the_folder_as_it_was(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tables(tables, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full_disk(*args: object, **options: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        write_tables(replace(tables, users=tables.users[:25]), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_until_forgets_events_but_not_ids(data: Dataset) -> None:
+    cut = data.interactions["timestamp"].iloc[300]
+    past = data.until(cut)
+    assert past.interactions["timestamp"].max() < cut
+    assert past.reactions["timestamp"].max() < cut
+    assert len(past.interactions) == 300
+    assert past.shape == data.shape
+    assert past.item_counts.sum() < data.item_counts.sum()
+
+
+def test_keep_leaves_no_trace_of_a_held_out_pair(data: Dataset) -> None:
+    mask = np.random.default_rng(0).random(len(data.interactions)) < 0.5
+    kept = data.keep(mask)
+    lost = data.interactions[~mask]
+    lost_pairs = set(zip(lost["user"], lost["item"], strict=True))
+    left = set(zip(kept.reactions["user"], kept.reactions["item"], strict=True))
+    assert len(kept.interactions) == mask.sum()
+    assert left
+    assert not left & lost_pairs
+
+
+def test_matrices_count_a_pair_once(data: Dataset) -> None:
+    seen = data.matrix()
+    pairs = data.interactions.drop_duplicates(["user", "item"])
+    assert seen.dtype == np.float32
+    assert seen.nnz == len(pairs) < len(data.interactions)
+    assert set(seen.data) == {1.0}
+    rating = data.matrix("rating")
+    expected = data.reactions.groupby(["user", "item"])["rating"].mean()
+    for (user, item), value in expected.items():
+        assert rating[user, item] == pytest.approx(value)
+    assert rating.nnz == len(expected)
+
+
+def test_friends_keep_the_strongest_tie_and_drop_self_loops(data: Dataset) -> None:
+    expected = np.zeros((30, 30), np.float32)
+    expected[0, 2], expected[1, 0] = 0.7, 1.0
+    np.testing.assert_array_equal(data.friends.toarray(), expected)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from firetv import features
+from firetv.data import Dataset, Tables
+from firetv.features import Features
+
+
+def column(block: Features, name: str) -> np.ndarray:
+    return block.matrix[:, [block.names.index(name)]].toarray().ravel()
+
+
+def test_every_family_is_there(data: Dataset) -> None:
+    assert set(features.item_features(data).families) == {"genre", "type", "decade", "minutes"}
+    assert set(features.user_features(data).families) == {"age", "gender", "region"}
+    np.testing.assert_array_equal(
+        column(features.user_features(data), "gender:f"), data.users["gender"] == "f"
+    )
+    decade = data.content["release_year"] // 10 == 198
+    np.testing.assert_array_equal(column(features.item_features(data), "decade:1980s"), decade)
+
+
+def test_bands_cover_their_bounds_and_leave_the_unknown_empty() -> None:
+    ages = pd.Series([0, 17, 18, 120, None], dtype="Int64")
+    block = features.banded(ages, features.AGE_BANDS, "age")
+    assert block.names == ("age:0-17", "age:18-24", "age:65-120")
+    np.testing.assert_array_equal(
+        block.matrix.toarray(), [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
+    )
+
+
+def test_extra_columns_become_features_but_identifiers_do_not(data: Dataset) -> None:
+    n = data.shape[0]
+    users = data.users.assign(
+        plan=np.where(np.arange(n) % 3, "basic", "gold"),
+        income=np.arange(n, dtype=float),
+        email=[f"{i}@example.org" for i in range(n)],
+    )
+    users.loc[0, "income"] = None
+    wide = pd.concat([users] * 5, ignore_index=True)
+    wide["email"] = [f"{i}@example.org" for i in range(len(wide))]
+    ids = pd.Index([f"u{i}" for i in range(len(wide))])
+    block = features.user_features(replace(data, users=wide, user_ids=ids))
+    assert set(block.families) == {"age", "gender", "region", "plan", "income"}
+    income = block.matrix[:, np.flatnonzero(block.families == "income")].toarray()
+    assert income.shape[1] == 4
+    assert income[0].sum() == 0
+    assert income[1].sum() == 1
+
+
+def test_normalised_rows_sum_to_one_or_stay_empty(data: Dataset) -> None:
+    users = replace(data, users=data.users.assign(age=pd.NA, gender=None, region=None))
+    users.users.loc[0, "gender"] = "f"
+    sums = features.user_features(users).normalised().matrix.sum(axis=1)
+    np.testing.assert_allclose(sums, [1] + [0] * (data.shape[0] - 1))
+
+
+def test_tables_without_profiles_give_no_features(tables: Tables) -> None:
+    data = Dataset.from_tables(Tables(tables.watch_history))
+    assert features.user_features(data).matrix.shape == (data.shape[0], 0)
+    assert features.item_features(data).matrix.shape == (data.shape[1], 0)
+
+
+def test_genre_preferences_agree_with_counting_by_hand(data: Dataset) -> None:
+    block = features.genre_preferences(data)
+    user = int(data.interactions["user"].iloc[0])
+    share: dict[str, float] = {}
+    seen = data.interactions.query("user == @user")["item"].unique()
+    for item in seen:
+        for genre in data.content["genres"].iloc[item]:
+            share[genre] = share.get(genre, 0) + 1 / len(data.content["genres"].iloc[item])
+    for genre, amount in share.items():
+        expected = amount / sum(share.values())
+        assert column(block, f"likes:{genre}")[user] == pytest.approx(expected, rel=1e-5)
+
+
+def test_hours_are_read_in_the_given_zone(data: Dataset) -> None:
+    noon = data.interactions.assign(timestamp=pd.Timestamp("2024-07-01T12:00Z"))
+    block = features.time_profile(replace(data, interactions=noon), zone="America/New_York")
+    viewers = data.user_counts > 0
+    np.testing.assert_array_equal(column(block, "hour:08"), viewers)
+
+
+def test_a_prior_pulls_thin_time_profiles_to_everybodys(data: Dataset) -> None:
+    raw = features.time_profile(data).matrix.toarray()
+    pulled = features.time_profile(data, prior=50).matrix.toarray()
+    everybody = raw.T @ data.interactions["user"].value_counts().sort_index() / 600
+    assert np.abs(pulled - everybody).sum() < 0.5 * np.abs(raw - everybody).sum()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        features.user_features,
+        features.item_features,
+        features.genre_preferences,
+        features.time_profile,
+    ],
+)
+def test_no_feature_sees_an_event_after_the_cut(
+    make: Callable[[Dataset], Features], data: Dataset
+) -> None:
+    cut = data.interactions["timestamp"].quantile(0.5)
+    late = data.interactions["timestamp"] >= cut
+    rng = np.random.default_rng(0)
+    other = data.interactions.copy()
+    other.loc[late, "item"] = rng.integers(data.shape[1], size=late.sum(), dtype=np.int32)
+    other.loc[late, "timestamp"] += pd.to_timedelta(rng.integers(24, size=late.sum()), unit="h")
+    changed = replace(data, interactions=other, reactions=data.reactions.iloc[:0])
+    a, b = make(data.until(cut)), make(changed.until(cut))
+    assert a.names == b.names
+    np.testing.assert_array_equal(a.matrix.toarray(), b.matrix.toarray())

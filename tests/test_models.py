@@ -1,0 +1,210 @@
+"""Laws that hold for every model, and implicit's checkerboard, whose right answer is provable."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from firetv.data import Dataset, Tables
+from firetv.evaluate import measure, random_split, run
+from firetv.models import ALS, BPR, EASE, FactorStep, ItemKNN, LightFM, Popular, Random
+from firetv.slate import EMPTY, ExcludeSeen, Slate, Stage, chain, recommend, top
+
+FEATURES = {"use_user_features": True, "use_item_features": True}
+PERSONAL = {
+    "knn": ItemKNN(),
+    "knn-tfidf": ItemKNN(weighting="tfidf"),
+    "knn-bm25": ItemKNN(weighting="bm25"),
+    "ease": EASE(reg=10),
+    "als": ALS(components=2, epochs=50),
+    "bpr": BPR(components=16, epochs=200),
+    "lightfm": LightFM(components=8, epochs=40, learning_rate=0.05),
+    "lightfm-average": LightFM(components=8, epochs=40, learning_rate=0.05, average=2),
+    "lightfm-hybrid": LightFM(components=8, epochs=40, learning_rate=0.05, **FEATURES),
+}
+ALL = {"random": Random(), "popular": Popular(), **PERSONAL}
+
+every_model = pytest.mark.parametrize("stage", ALL.values(), ids=ALL)
+every_personal_model = pytest.mark.parametrize("stage", PERSONAL.values(), ids=PERSONAL)
+
+
+def requests(*users: int) -> pd.DataFrame:
+    return pd.DataFrame({"user": np.array(users, np.int32)})
+
+
+def checkerboard(n: int = 50) -> Dataset:
+    """User i saw every item of i's parity but item i itself."""
+    users, items = np.nonzero(
+        (np.add.outer(np.arange(n), np.arange(n)) % 2 == 0) & ~np.eye(n, dtype=bool)
+    )
+    history = pd.DataFrame(
+        {
+            "user_id": np.char.add("u", users.astype(str)),
+            "content_id": np.char.add("c", items.astype(str)),
+            "timestamp": pd.Timestamp("2024-01-01", tz="UTC"),
+        }
+    )
+    content = pd.DataFrame({"content_id": [f"c{i}" for i in range(n)]})
+    users_table = pd.DataFrame({"user_id": [f"u{i}" for i in range(n)]})
+    content["content_type"] = np.where(np.arange(n) % 2, "odd", "even")
+    users_table["region"] = np.where(np.arange(n) % 2, "odd", "even")
+    return Dataset.from_tables(Tables(history, content=content, users=users_table))
+
+
+@every_personal_model
+def test_checkerboard_brings_back_the_withheld_diagonal(stage: Stage) -> None:
+    data = checkerboard()
+    step = chain(stage, ExcludeSeen(), top(1)).fit(data)
+    slate = recommend(step, requests(*range(50)), np.arange(50))
+    np.testing.assert_array_equal(slate.items[:, 0], np.arange(50))
+
+
+@every_model
+def test_refitting_gives_the_same_scores(stage: Stage, data: Dataset) -> None:
+    slate = Slate(requests(0, 5, -1), np.arange(data.shape[1]))
+    np.testing.assert_array_equal(stage.fit(data)(slate).scores, stage.fit(data)(slate).scores)
+
+
+@every_model
+def test_a_step_neither_mutates_nor_forgets_its_slate(stage: Stage, data: Dataset) -> None:
+    items = np.arange(data.shape[1])
+    items.flags.writeable = False
+    before = Slate(requests(1, 2), items).add("given", np.ones((2, len(items))))
+    after = stage.fit(data)(before)
+    assert list(before.parts) == ["given"]
+    np.testing.assert_array_equal(after.parts["given"], 1)
+    assert all(part.dtype == np.float32 for part in after.parts.values())
+    np.testing.assert_allclose(after.scores, sum(after.parts.values()), rtol=1e-6)
+    assert np.isfinite(after.scores).all()
+
+
+@every_model
+def test_scores_do_not_depend_on_the_company_of_a_request(stage: Stage, data: Dataset) -> None:
+    step, items = stage.fit(data), np.arange(data.shape[1])
+    users = np.random.default_rng(0).permutation(data.shape[0])
+    together = step(Slate(requests(*users), items)).scores
+    for row in (0, 7):
+        alone = step(Slate(requests(users[row]), items)).scores
+        np.testing.assert_allclose(alone[0], together[row], rtol=1e-4, atol=1e-6)
+
+
+@every_model
+def test_own_candidates_score_as_shared_ones(stage: Stage, data: Dataset) -> None:
+    step, users = stage.fit(data), requests(0, 3, -1)
+    shared = np.random.default_rng(0).permutation(data.shape[1])[:10]
+    own = np.tile(shared, (3, 1))
+    a, b = step(Slate(users, shared)), step(Slate(users, own))
+    np.testing.assert_allclose(a.scores, b.scores, rtol=1e-4, atol=1e-6)
+    own[1, 4] = EMPTY
+    assert step(Slate(users, own)).scores[1, 4] == -np.inf
+
+
+@every_model
+def test_no_event_after_the_cut_reaches_a_fit(stage: Stage, data: Dataset) -> None:
+    cut = data.interactions["timestamp"].quantile(0.5)
+    late = data.interactions["timestamp"] >= cut
+    other = data.interactions.copy()
+    other.loc[late, "item"] = 0
+    slate = Slate(requests(0, 1, 2), np.arange(data.shape[1]))
+    a = stage.fit(data.until(cut))(slate).scores
+    b = stage.fit(replace(data, interactions=other).until(cut))(slate).scores
+    np.testing.assert_array_equal(a, b)
+    assert (stage.fit(data)(slate).scores != a).any() or isinstance(stage, Random)
+
+
+@every_personal_model
+def test_a_stranger_is_served_what_is_popular_and_told_so(stage: Stage, data: Dataset) -> None:
+    slate = stage.fit(data)(Slate(requests(-1, 0), np.arange(data.shape[1])))
+    popular = Popular().fit(data)(Slate(requests(-1, 0), np.arange(data.shape[1])))
+    np.testing.assert_array_equal(slate.parts["taste"][0], 0)
+    np.testing.assert_array_equal(slate.parts["popularity"][0], popular.scores[0])
+    np.testing.assert_array_equal(slate.parts["popularity"][1], 0)
+
+
+def test_a_profile_alone_moves_the_hybrid_but_not_the_identity_model(data: Dataset) -> None:
+    keep = data.interactions["user"].to_numpy() >= 2  # users 0 and 1 become strangers
+    cold, slate = data.keep(keep), Slate(requests(0, 1), np.arange(data.shape[1]))
+    plain = PERSONAL["lightfm"].fit(cold)(slate)
+    hybrid = PERSONAL["lightfm-hybrid"].fit(cold)(slate)
+    np.testing.assert_array_equal(plain.scores[0], plain.scores[1])
+    assert "popularity" not in hybrid.parts
+    assert np.abs(hybrid.scores[0] - hybrid.scores[1]).max() > 0.01
+
+
+def test_metadata_alone_places_a_new_title(data: Dataset) -> None:
+    """The parity of an item is its genre, and of a user their taste: new items must follow it."""
+    new = np.arange(20)
+    cold = data.keep(~np.isin(data.interactions["item"], new))
+    users = np.arange(data.shape[0])
+    scores = PERSONAL["lightfm-hybrid"].fit(cold)(Slate(requests(*users), new)).scores
+    liked = users[:, None] % 2 == new % 2
+    assert scores[liked].mean() > scores[~liked].mean() + 0.1
+
+
+def test_lightfm_vectors_agree_with_its_own_prediction(data: Dataset) -> None:
+    from lightfm import LightFM as Reference
+    from scipy import sparse
+
+    stage = LightFM(components=4, epochs=3, seed=5)
+    seed = int(np.random.SeedSequence(5).generate_state(1)[0])
+    model = Reference(
+        no_components=4, loss="warp", learning_rate=0.03, user_alpha=1e-5, item_alpha=1e-5,
+        random_state=seed,
+    )  # fmt: skip
+    model.fit(sparse.coo_matrix(data.matrix()), epochs=3, num_threads=1)
+    items = np.arange(data.shape[1])
+    expected = model.predict(np.full(len(items), 3), items)
+    scores = stage.fit(data)(Slate(requests(3), items)).scores[0]
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
+
+
+def test_ease_agrees_with_its_definition(data: Dataset) -> None:
+    """Each column of weights is a ridge regression on the other items (Steck 2019, eq. 4)."""
+    weights = EASE(reg=5).fit(data).weights
+    seen = data.matrix().toarray().astype(float)
+    for item in (0, 11):
+        others = np.delete(np.arange(data.shape[1]), item)
+        x, y = seen[:, others], seen[:, item]
+        ridge = np.linalg.solve(x.T @ x + 5 * np.eye(len(others)), x.T @ y)
+        np.testing.assert_allclose(weights[others, item], ridge, atol=1e-5)
+        assert weights[item, item] == 0
+
+
+@pytest.mark.parametrize("name", ["als", "lightfm-hybrid"])
+def test_retrieval_gives_the_lists_of_the_dense_slate(name: str, data: Dataset) -> None:
+    step = PERSONAL[name].fit(data)
+    assert isinstance(step, FactorStep)
+    users, items = requests(*range(data.shape[0]), -1), np.arange(5, data.shape[1])
+    proposed = step.propose(users, items, 8, seen=data.matrix())
+    dense = top(8)(ExcludeSeen().fit(data)(step(Slate(users, items))))
+    np.testing.assert_allclose(proposed.scores, dense.scores, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(proposed.items[:-1], dense.items[:-1])  # strangers' ties may swap
+
+
+def test_retrieval_leaves_slots_empty_when_candidates_run_out(data: Dataset) -> None:
+    seen = data.matrix()[0].nonzero()[0]
+    slate = PERSONAL["als"].fit(data).propose(requests(0), seen[:3], 5, seen=data.matrix())
+    assert (slate.items == EMPTY).all()
+
+
+def test_the_cut_of_retrieval_costs_little(data: Dataset) -> None:
+    """Re-ranking 20 retrieved candidates must find nearly what re-ranking all 40 finds."""
+    split = random_split(data, seed=0)
+    step = PERSONAL["als"].fit(split.train)
+    full = run("als", PERSONAL["als"], split, seed=0)
+    cut = step.propose(split.requests, split.candidates, 20, seen=split.train.matrix())
+    short = replace(full, model="cut", items=top(10)(cut).items)
+    values = measure([full, short], split).groupby("model")["value"].mean()
+    assert values["cut"] == pytest.approx(values["als"], abs=0.02)
+
+
+def test_random_scores_are_uniform_and_seeded(data: Dataset) -> None:
+    slate = Slate(requests(*range(data.shape[0])), np.arange(data.shape[1]))
+    a, b = Random(0).fit(data)(slate).scores, Random(1).fit(data)(slate).scores
+    assert a.mean() == pytest.approx(0.5, abs=0.03)
+    assert a.std() == pytest.approx(12**-0.5, abs=0.02)
+    assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.1
+    assert abs(np.corrcoef(a)[np.triu_indices(len(a), 1)].mean()) < 0.05

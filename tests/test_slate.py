@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from firetv.data import Dataset
+from firetv.models import ALS, Popular
+from firetv.slate import EMPTY, ExcludeSeen, Slate, chain, recommend, top, with_seed
+
+
+def slate_of(scores: np.ndarray, items: np.ndarray | None = None) -> Slate:
+    requests = pd.DataFrame({"user": np.arange(len(scores))})
+    items = np.arange(scores.shape[1]) if items is None else items
+    return Slate(requests, items).add("taste", scores)
+
+
+@pytest.mark.parametrize("k", [1, 3, 7, 20])
+def test_top_agrees_with_a_stable_sort(k: int) -> None:
+    rng = np.random.default_rng(k)
+    scores = rng.integers(0, 5, size=(50, 12)).astype(np.float32)  # many ties
+    items = np.where(rng.random((50, 12)) < 0.2, EMPTY, rng.integers(100, size=(50, 12)))
+    slate = slate_of(scores, items)
+    order = np.argsort(-slate.scores, axis=1, kind="stable")[:, :k]
+    best = top(k)(slate)
+    np.testing.assert_array_equal(best.items, np.take_along_axis(items, order, axis=1))
+    np.testing.assert_array_equal(best.scores, np.take_along_axis(slate.scores, order, axis=1))
+
+
+def test_top_of_nothing_is_nothing() -> None:
+    assert top(3)(slate_of(np.empty((2, 0)))).items.shape == (2, 0)
+    assert top(3)(slate_of(np.empty((0, 5)))).items.shape == (0, 3)
+
+
+def test_ledger_sums_and_is_not_mutated() -> None:
+    slate = slate_of(np.array([[1.0, 2.0]]))
+    more = slate.add("friends", np.array([[0.5, -3.0]]))
+    np.testing.assert_array_equal(more.scores, [[1.5, -1.0]])
+    assert list(slate.parts) == ["taste"]
+    with pytest.raises(ValueError, match="already has a part 'taste'"):
+        slate.add("taste", np.zeros((1, 2)))
+
+
+def test_wrong_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="has shape"):
+        slate_of(np.zeros((2, 3))).add("friends", np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="2 requests but 3 rows"):
+        Slate(pd.DataFrame({"user": [0, 1]}), np.zeros((3, 4), int))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_seen_items_never_come_back(data: Dataset, shared: bool) -> None:
+    users = np.array([3, 0, -1, 3])
+    items = np.random.default_rng(0).permutation(data.shape[1])
+    grid = items if shared else np.stack([np.roll(items, r) for r in range(4)])
+    out = ExcludeSeen().fit(data)(Slate(pd.DataFrame({"user": users}), grid))
+    seen = data.matrix().toarray() > 0
+    for row, user in enumerate(users):
+        expected = np.broadcast_to(grid, (4, len(items)))[row].copy()
+        if user >= 0:
+            expected[seen[user, expected]] = EMPTY
+        np.testing.assert_array_equal(out.items[row], expected)
+
+
+def test_chunks_do_not_change_lists(data: Dataset) -> None:
+    step = chain(ALS(components=4), ExcludeSeen(), top(5)).fit(data)
+    requests = pd.DataFrame({"user": [-1, *range(data.shape[0])]})
+    items = np.arange(data.shape[1])
+    whole, small = recommend(step, requests, items), recommend(step, requests, items, 50)
+    np.testing.assert_array_equal(whole.items, small.items)
+    for name, values in whole.parts.items():
+        np.testing.assert_allclose(small.parts[name], values, atol=1e-6)
+
+
+def test_seed_reaches_stages_inside_a_chain() -> None:
+    pipeline = with_seed(chain(ALS(), Popular(), top(3)), 7)
+    assert pipeline.stages[0].seed == 7
+    assert pipeline.stages[1] == Popular()
