@@ -1,0 +1,69 @@
+# make run      everything, from a fresh clone to the pages under reports/
+# make test     everything that must hold
+#
+# PYTHON=python3.12 make run   chooses the interpreter (3.11 or newer) for a new .venv
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lab notebooks lock clean
+
+BIN := .venv/bin
+# Each stamp carries a checksum, is written last and lies in .venv: after a changed lock, a moved
+# checkout or an interrupted install the environment is made anew; otherwise it is reused.
+LOCKED := .venv/locked-$(shell { pwd; cat requirements.lock; } | cksum | cut -d ' ' -f 1)
+PROJECT := .venv/project-$(shell cksum < pyproject.toml | cut -d ' ' -f 1)
+FRESH := FIRETV_REPORTS="$(CURDIR)/build/reports"
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
+		while IFS='|' read -r target text; do printf '%-16s %s\n' "$$target" "$$text"; done
+
+run: $(PROJECT) ## get the data, execute the notebooks, write reports/index.html
+	$(BIN)/firetv data movielens-100k
+	$(BIN)/firetv run
+
+test: $(PROJECT) ## lint, run the notebooks as tests, run the tests
+	rm -rf build/reports
+	$(BIN)/python -m ruff check firetv tests notebooks
+	$(BIN)/python -m ruff format --check firetv tests notebooks
+	$(FRESH) $(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
+	$(FRESH) $(BIN)/python -m pytest
+
+lab: $(PROJECT) ## open JupyterLab
+	$(BIN)/python -m jupyterlab
+
+notebooks: $(PROJECT) ## execute the notebooks and keep their outputs in notebooks/
+	$(BIN)/firetv data movielens-100k
+	$(BIN)/firetv run --keep
+
+lock: $(PROJECT) ## pin every dependency of pyproject.toml in requirements.lock
+	$(PIP) install --upgrade --target .venv/uv uv
+	.venv/uv/bin/uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url -o requirements.lock
+
+clean: ## remove pages, executed copies and caches; keep .venv and data
+	rm -rf build reports/*.html reports/*.ipynb .pytest_cache .ruff_cache
+
+# An interpreter on PATH may be there and still not run (a pyenv shim without its version), be too
+# old, or lack what a virtual environment needs: try each.
+$(LOCKED):
+	@found=; \
+	for python in "$(PYTHON)" python3.13 python3.12 python3.11 python3 python; do \
+		if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+			>/dev/null 2>&1; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo 'No Python 3.11 or newer with venv was found on PATH.' >&2; \
+		echo 'Install one (Debian: apt install python3-venv), or name one: make PYTHON=/path/to/python' >&2; \
+		exit 1; \
+	fi; \
+	echo "creating .venv with $$found ($$("$$found" --version))"; \
+	"$$found" -m venv --clear .venv
+	@echo 'installing requirements.lock into .venv (a few minutes)'
+	@LIGHTFM_NO_CFLAGS=1 $(PIP) install --require-hashes -r requirements.lock
+	@touch $@
+
+$(PROJECT): $(LOCKED)
+	@echo 'installing firetv into .venv'
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@

@@ -11,7 +11,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from scipy import sparse
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from firetv import metrics
 from firetv.abtest import Interval, difference_interval, mean_interval
@@ -202,7 +202,6 @@ def run_all(
     seeds: Sequence[int] = (0,),
     k: int = 10,
     n_jobs: int = 1,
-    progress: bool = True,
 ) -> list[Run]:
     """Run pipelines on a split, once per seed.
 
@@ -217,20 +216,21 @@ def run_all(
     n_jobs : int
         Fits side by side, in threads (implicit and LightFM release the interpreter); each keeps
         to one BLAS thread, so results do not depend on the number.
-    progress : bool
-        Show a progress bar on stderr where that is a terminal.
 
     Returns
     -------
     list of Run
+
+    Notes
+    -----
+    A progress bar goes to stderr, unless the environment sets ``TQDM_DISABLE=1``.
     """
     work = [(name, stage, seed) for name, stage in pipelines.items() for seed in seeds]
     with threadpool_limits(1, "blas"):
         jobs = Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")(
             delayed(run)(name, stage, split, seed, k) for name, stage, seed in work
         )
-        bar = tqdm(jobs, total=len(work), desc=split.name, disable=None if progress else True)
-        return list(bar)
+        return list(tqdm(jobs, total=len(work), desc=split.name))
 
 
 def measure(runs: Sequence[Run], split: Split, names: Sequence[str] = ("ndcg",)) -> pd.DataFrame:

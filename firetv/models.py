@@ -244,9 +244,9 @@ class EASE:
 class ALS:
     """Matrix factorisation with confidence weights (Hu, Koren and Volinsky 2008), by implicit."""
 
-    components: int = 32
-    reg: float = 0.05
-    alpha: float = 2.0
+    components: int = 24
+    reg: float = 20.0
+    alpha: float = 4.0
     epochs: int = 15
     seed: int = 0
 
@@ -271,9 +271,9 @@ class BPR:
     """
 
     components: int = 64
-    learning_rate: float = 0.05
+    learning_rate: float = 0.02
     reg: float = 0.01
-    epochs: int = 100
+    epochs: int = 30
     seed: int = 0
 
     def fit(self, data: Dataset) -> Step:
@@ -333,10 +333,10 @@ class LightFM:
     components: int = 32
     loss: Literal["warp", "warp-kos", "bpr", "logistic"] = "warp"
     learning_rate: float = 0.03
-    epochs: int = 30
-    max_sampled: int = 10
-    user_reg: float = 1e-5
-    item_reg: float = 1e-5
+    epochs: int = 45
+    max_sampled: int = 5
+    user_reg: float = 1e-4
+    item_reg: float = 1e-4
     use_user_features: bool = False
     use_item_features: bool = False
     feature_weight: float = 1.0
@@ -377,7 +377,10 @@ class LightFM:
         if not (self.use_user_features if side == "user" else self.use_item_features):
             return sparse.csr_array(identity)
         features = (user_features if side == "user" else item_features)(data).normalised().matrix
-        used = np.diff(sparse.csc_array(features[known]).indptr) > 0  # no row, no vector learned
+        share = np.diff(sparse.csc_array(features[known]).indptr) / max(1, known.sum())
+        used = (share > 0) & (
+            share < 1
+        )  # nobody's feature learns nothing, everybody's says nothing
         blocks = [identity, features[:, used] * np.float32(self.feature_weight)]
         return sparse.csr_array(sparse.hstack(blocks, format="csr", dtype=np.float32))
 

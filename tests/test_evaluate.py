@@ -110,7 +110,7 @@ def test_cold_splits_leave_profiles_only(data: Dataset) -> None:
 
 def test_lists_hold_unseen_candidates_only(data: Dataset) -> None:
     split = evaluate.random_split(data, seed=0)
-    for each in evaluate.run_all({"als": ALS(4), "popular": Popular()}, split, progress=False):
+    for each in evaluate.run_all({"als": ALS(4), "popular": Popular()}, split):
         assert set(np.unique(each.items)) <= {EMPTY, *split.candidates}
         seen = split.train.matrix().toarray()[split.requests["user"]]
         rows, slots = np.nonzero(each.items != EMPTY)
@@ -122,7 +122,7 @@ def test_same_seed_same_table_whatever_the_number_of_jobs(data: Dataset) -> None
     models = {"als": ALS(4), "random": Random()}
     tables = []
     for n_jobs in (1, 2):
-        runs = evaluate.run_all(models, split, seeds=(0, 1), n_jobs=n_jobs, progress=False)
+        runs = evaluate.run_all(models, split, seeds=(0, 1), n_jobs=n_jobs)
         tables.append(evaluate.summarise(evaluate.measure(runs, split, ["ndcg", "map"])))
     pd.testing.assert_frame_equal(*tables)
     assert (tables[0]["seeds"] == 2).all()

@@ -19,8 +19,8 @@ PERSONAL = {
     "knn-tfidf": ItemKNN(weighting="tfidf"),
     "knn-bm25": ItemKNN(weighting="bm25"),
     "ease": EASE(reg=10),
-    "als": ALS(components=2, epochs=50),
-    "bpr": BPR(components=16, epochs=200),
+    "als": ALS(components=2, reg=0.1, epochs=50),
+    "bpr": BPR(components=16, learning_rate=0.05, epochs=200),
     "lightfm": LightFM(components=8, epochs=40, learning_rate=0.05),
     "lightfm-average": LightFM(components=8, epochs=40, learning_rate=0.05, average=2),
     "lightfm-hybrid": LightFM(components=8, epochs=40, learning_rate=0.05, **FEATURES),
@@ -151,7 +151,8 @@ def test_lightfm_vectors_agree_with_its_own_prediction(data: Dataset) -> None:
     stage = LightFM(components=4, epochs=3, seed=5)
     seed = int(np.random.SeedSequence(5).generate_state(1)[0])
     model = Reference(
-        no_components=4, loss="warp", learning_rate=0.03, user_alpha=1e-5, item_alpha=1e-5,
+        no_components=4, loss="warp", learning_rate=0.03, user_alpha=1e-4, item_alpha=1e-4,
+        max_sampled=5,
         random_state=seed,
     )  # fmt: skip
     model.fit(sparse.coo_matrix(data.matrix()), epochs=3, num_threads=1)

@@ -1,0 +1,490 @@
+"""Runs of notebooks: parameters checked, executed by papermill, turned into pages.
+
+papermill only warns about a parameter that a notebook does not know, and reads ``007`` as 7:
+:func:`match_parameters` checks names and types first. Pages are written with the package's own
+templates, for nbconvert's fetch scripts: ours stand alone, with no script and no request.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import yaml
+from bs4 import BeautifulSoup
+from jinja2 import Environment, PackageLoader
+from nbclient.exceptions import DeadKernelError
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+from papermill.execute import ERROR_MARKER_TAG
+from pygments.formatters import HtmlFormatter
+from traitlets.config import Config
+
+from firetv.report import Claim, load_artefact, project_root, reports_dir, write_whole
+
+NUMBERED = "[0-9][0-9]_*.ipynb"
+PARAMETER_TYPES = (bool, int, float, str, list, dict, type(None))  # what papermill can write
+
+
+class NotebookError(RuntimeError):
+    """A notebook that is unknown, was given wrong parameters, or failed while it ran."""
+
+
+# Parameters
+
+
+def read_params(pairs: Iterable[str] = (), file: Path | None = None) -> dict[str, Any]:
+    """Gather parameters from a YAML file and from ``name=value`` pairs, which win.
+
+    Parameters
+    ----------
+    pairs : iterable of str
+        Such as ``"epochs=30"``; the value stays text until a notebook's default gives it a type.
+    file : Path, optional
+        A YAML mapping of names to values.
+
+    Returns
+    -------
+    dict
+        Values by name.
+
+    Raises
+    ------
+    NotebookError
+        If the file is no mapping or a pair has no ``=``.
+
+    Examples
+    --------
+    >>> read_params(["epochs=30", "note=a=b"])
+    {'epochs': '30', 'note': 'a=b'}
+    """
+    params: dict[str, Any] = {}
+    if file is not None:
+        try:
+            params = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise NotebookError(f"{file}: cannot be read as YAML: {error}") from error
+        if not isinstance(params, dict):
+            raise NotebookError(f"{file}: expected lines of the form `name: value`")
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise NotebookError(f"parameter {pair!r}: expected name=value")
+        params[name.strip()] = value
+    return params
+
+
+def default_parameters(notebook: NotebookNode) -> dict[str, Any]:
+    """Read names and default values from a notebook's cell tagged ``parameters``.
+
+    Raises
+    ------
+    NotebookError
+        If a default is not a plain number, text, list, dictionary, True, False or None.
+    """
+    defaults: dict[str, Any] = {}
+    for cell in notebook.cells:
+        if "parameters" not in cell.metadata.get("tags", ()):
+            continue
+        for node in ast.parse(cell.source).body:
+            match node:
+                case (
+                    ast.Assign(targets=[ast.Name(id=name)], value=value)
+                    | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+                ):
+                    defaults[name] = _literal(name, value)
+    return defaults
+
+
+def _literal(name: str, node: ast.expr) -> Any:  # noqa: ANN401
+    try:
+        value = ast.literal_eval(node)
+    except ValueError:
+        value = node
+    if not isinstance(value, PARAMETER_TYPES):
+        raise NotebookError(
+            f"parameter {name} = {ast.unparse(node)}: write the default out, as a number, text, "
+            "list, dictionary, True, False or None"
+        )
+    return value
+
+
+def _typed(value: Any, default: Any) -> Any:  # noqa: ANN401
+    """Read a value as the type of its default; ValueError if it cannot be."""
+    kind = type(default)
+    if default is None or type(value) is kind:
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if not isinstance(value, str):
+        raise ValueError(f"not {kind.__name__}")
+    if kind is bool:
+        return ("false", "true").index(value.lower()) == 1
+    parsed = kind(value) if kind in (int, float) else ast.literal_eval(value)
+    if type(parsed) is not kind:
+        raise ValueError(f"not {kind.__name__}")
+    return parsed
+
+
+def match_parameters(
+    params: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Hand each notebook the parameters it knows, typed as its defaults are.
+
+    Parameters
+    ----------
+    params : mapping
+        Values by name, text where they come from a command line.
+    defaults : mapping of str to mapping
+        Default values by name, for each notebook.
+
+    Returns
+    -------
+    dict
+        For each notebook the values that differ from its defaults.
+
+    Raises
+    ------
+    NotebookError
+        If no notebook knows a name, or a value does not fit a default's type: all in one message
+        that lists the known parameters.
+
+    Examples
+    --------
+    >>> match_parameters({"mode": "007", "rate": "1e-3"}, {"03": {"mode": "fast", "rate": 0.1}})
+    {'03': {'mode': '007', 'rate': 0.001}}
+    """
+    problems = [
+        f"unknown parameter {name}"
+        for name in params
+        if not any(name in known for known in defaults.values())
+    ]
+    overrides: dict[str, dict[str, Any]] = {notebook: {} for notebook in defaults}
+    for notebook, known in defaults.items():
+        for name in (name for name in params if name in known):
+            kind = type(known[name]).__name__
+            try:
+                value = _typed(params[name], known[name])
+            except (ValueError, SyntaxError):
+                problems.append(
+                    f"{notebook}: {name} must be {kind}, as its default {known[name]!r}, "
+                    f"not {type(params[name]).__name__} {params[name]!r}"
+                )
+                continue
+            if value != known[name]:
+                overrides[notebook][name] = value
+    if problems:
+        lists = [
+            f"{notebook} knows "
+            + (", ".join(f"{name}={value!r}" for name, value in known.items()) or "no parameters")
+            for notebook, known in defaults.items()
+        ]
+        raise NotebookError("\n".join(problems + lists))
+    return overrides
+
+
+# Runs
+
+
+def find_notebooks(names: Sequence[str | Path] = ()) -> list[Path]:
+    """Find notebooks by path, name or number; all numbered ones, in order, by default.
+
+    Raises
+    ------
+    NotebookError
+        If a name fits no notebook or several.
+    """
+    known = sorted((project_root() / "notebooks").glob(NUMBERED))
+    if not names:
+        if not known:
+            raise NotebookError(f"no numbered notebooks in {project_root() / 'notebooks'}")
+        return known
+    return [_find(name, known) for name in names]
+
+
+def _find(name: str | Path, known: Sequence[Path]) -> Path:
+    path = Path(name)
+    if path.suffix == ".ipynb" and path.is_file():
+        return path.resolve()
+    found = [p for p in known if path.stem == p.stem] or [
+        p for p in known if p.stem.startswith(f"{path.stem}_")
+    ]
+    if len(found) != 1:
+        choices = ", ".join(p.stem for p in known) or "none"
+        raise NotebookError(f"{name} names {len(found)} notebooks; there are: {choices}")
+    return found[0]
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Set environment variables for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def run_notebooks(
+    notebooks: Sequence[str | Path] = (),
+    params: Mapping[str, Any] | None = None,
+    *,
+    out: Path | None = None,
+    keep: bool = False,
+) -> Path:
+    """Execute notebooks in order and write their pages; progress goes to standard error.
+
+    For each notebook the executed copy, its artefact and one HTML page land in `out`, and
+    ``index.html`` gathers every executed notebook found there. The first failure stops the run;
+    the failed notebook's copy and page, and the index, are still written.
+
+    Parameters
+    ----------
+    notebooks : sequence of str or Path
+        Paths, names or numbers; all numbered notebooks by default.
+    params : mapping, optional
+        Parameters by name; each notebook takes those it knows (see :func:`match_parameters`).
+    out : Path, optional
+        Folder to write to; the reports by default.
+    keep : bool
+        Write each executed notebook, cleaned, back over its source. Only with default parameters,
+        for the committed notebooks show what the defaults give.
+
+    Returns
+    -------
+    Path
+        The index page.
+
+    Raises
+    ------
+    NotebookError
+        If a notebook or parameter is unknown or mistyped, before anything runs; if a notebook
+        fails, naming the cell.
+    """
+    paths = find_notebooks(notebooks)
+    defaults = {p.stem: default_parameters(nbformat.read(p, as_version=4)) for p in paths}
+    overrides = match_parameters(params or {}, defaults)
+    if keep and any(overrides.values()):
+        raise NotebookError("only a run with default parameters can be kept in the notebooks")
+    folder = (out or reports_dir()).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for number, path in enumerate(paths, start=1):
+            executed = _execute(path, overrides[path.stem], folder, f"[{number}/{len(paths)}]")
+            if keep:
+                write_whole(path, nbformat.writes(clean_notebook(executed)) + "\n")
+    finally:
+        index = write_index(folder)
+    return index
+
+
+def _execute(path: Path, params: Mapping[str, Any], folder: Path, label: str) -> NotebookNode:
+    """Run one notebook with papermill; write its executed copy and its page."""
+    executed = folder / path.name
+    begun = time.monotonic()
+    print(f"{label} {path.stem} ...", file=sys.stderr, flush=True)
+    try:
+        with _environment(FIRETV_REPORTS=str(folder)):
+            notebook = papermill.execute_notebook(
+                path,
+                executed,
+                parameters=dict(params),
+                kernel_name="python3",  # this environment, whatever the notebook was saved with
+                language="python",
+                cwd=project_root(),
+                extra_arguments=["--log-level=CRITICAL"],  # sockets and shutdown are no news
+                progress_bar={"desc": f"{label} {path.stem}", "leave": False, "disable": None},
+            )
+    except (papermill.PapermillExecutionError, DeadKernelError) as error:
+        write_page(executed)
+        failure = _failure(nbformat.read(executed, as_version=4))
+        raise NotebookError(f"{path.stem}: {failure}\nExecuted copy: {executed}") from error
+    write_page(executed)
+    print(f"{label} {path.stem}: {_duration(time.monotonic() - begun)}", file=sys.stderr)
+    return notebook
+
+
+def _failure(notebook: NotebookNode) -> str | None:
+    """Name the cell at which an executed notebook stopped, if it did."""
+    for cell in notebook.cells:
+        if cell.cell_type != "code" or not cell.source.strip():
+            continue
+        lines = cell.source.strip().splitlines()
+        line = next((line for line in lines if not line.startswith("#")), lines[0])
+        for output in cell.outputs:
+            if output.output_type == "error":
+                return f"cell [{cell.execution_count}] `{line}`: {output.ename}: {output.evalue}"
+        if cell.execution_count is None:
+            return f"cell `{line}` did not finish: interrupted, or its kernel ran out of memory"
+    return None
+
+
+def clean_notebook(notebook: NotebookNode) -> NotebookNode:
+    """Copy an executed notebook without what changes between equal runs.
+
+    Outputs and execution counts stay; papermill's and the kernel's records, and what was written
+    to standard error, go.
+
+    Parameters
+    ----------
+    notebook : NotebookNode
+        An executed notebook.
+
+    Returns
+    -------
+    NotebookNode
+        The notebook to commit.
+    """
+    cells = []
+    for cell in notebook.cells:
+        metadata = {k: v for k, v in cell.metadata.items() if k not in ("papermill", "execution")}
+        cleaned = cell | {"metadata": metadata}
+        if cell.cell_type == "code":
+            cleaned["outputs"] = [o for o in cell.outputs if o.get("name") != "stderr"]
+        cells.append(cleaned)
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    return nbformat.from_dict(dict(notebook) | {"cells": cells, "metadata": metadata})
+
+
+# Pages
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the index says about one executed notebook."""
+
+    name: str
+    title: str
+    seconds: float | None
+    parameters: Mapping[str, Any]
+    failure: str | None
+    claims: Sequence[Claim]
+    thumbnail: str | None
+
+
+def write_page(executed: Path) -> Path:
+    """Turn an executed notebook into one HTML page that needs nothing else.
+
+    Parameters
+    ----------
+    executed : Path
+        The executed notebook.
+
+    Returns
+    -------
+    Path
+        The page, beside it.
+    """
+    config = Config()
+    config.NbConvertBase.display_data_priority = [
+        "text/html",
+        "text/markdown",
+        "image/png",
+        "image/jpeg",
+        "text/plain",
+    ]
+    exporter = HTMLExporter(
+        config=config,
+        extra_template_paths=[str(Path(__file__).parent / "templates")],
+        template_file="cells.html.j2",
+    )
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.cells = [
+        cell for cell in notebook.cells if ERROR_MARKER_TAG not in cell.metadata.get("tags", ())
+    ]
+    cells, _ = exporter.from_notebook_node(notebook)
+    headings = [
+        (heading["id"], heading.get_text().removesuffix("¶"))
+        for heading in BeautifulSoup(cells, "html.parser").select("h2[id]")
+    ]
+    page = _templates().get_template("notebook.html.j2")
+    text = page.render(
+        name=executed.stem,
+        title=_title(notebook) or executed.stem,
+        failure=_failure(notebook),
+        seconds=_seconds(notebook),
+        headings=headings,
+        cells=cells,
+        code_style=_code_style(),
+    )
+    return write_whole(executed.with_suffix(".html"), text)
+
+
+def write_index(folder: Path) -> Path:
+    """Write ``index.html``: a card for each executed notebook of a folder."""
+    cards = [_card(path) for path in sorted(folder.glob(NUMBERED))]
+    page = _templates().get_template("index.html.j2")
+    return write_whole(folder / "index.html", page.render(cards=cards))
+
+
+def _card(executed: Path) -> Card:
+    notebook = nbformat.read(executed, as_version=4)
+    injected = notebook.metadata.get("papermill", {}).get("parameters", {})
+    failure = _failure(notebook)
+    # A failed run's artefact, if there is one, is from an earlier run.
+    found = failure is None and executed.with_suffix(".json").is_file()
+    return Card(
+        name=executed.stem,
+        title=_title(notebook) or executed.stem,
+        seconds=_seconds(notebook),
+        parameters=default_parameters(notebook) | injected,
+        failure=failure,
+        claims=load_artefact(executed.stem, executed.parent).claims if found else (),
+        thumbnail=_first_figure(notebook),
+    )
+
+
+def _title(notebook: NotebookNode) -> str | None:
+    """Return the notebook's question: its first top heading."""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    heading = re.search(r"^# +(.+?) *$", text, flags=re.MULTILINE)
+    return heading[1] if heading else None
+
+
+def _first_figure(notebook: NotebookNode) -> str | None:
+    """Return the first PNG among the outputs, as base64."""
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
+    images = (output.get("data", {}).get("image/png") for output in outputs)
+    return next((image.replace("\n", "") for image in images if image), None)
+
+
+def _seconds(notebook: NotebookNode) -> float | None:
+    return notebook.metadata.get("papermill", {}).get("duration")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("firetv"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"duration": _duration, "repr": repr}
+    return environment
+
+
+def _code_style() -> str:
+    """Return the style sheet of highlighted code, for light and dark themes."""
+    light, dark = (
+        HtmlFormatter(style=style).get_style_defs(".highlight")
+        for style in ("default", "github-dark")
+    )
+    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
