@@ -12,7 +12,6 @@ import typer
 
 from firetv.data import read_tables
 from firetv.report import data_dir
-from firetv.runs import NotebookError, read_params, run_notebooks
 from firetv.schema import DataError
 from firetv.sources import SOURCES, prepare
 from firetv.synthetic import World, generate
@@ -26,11 +25,11 @@ Count = Annotated[int, typer.Option(min=1)]
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
+def _plain_errors(*more: type[Exception]) -> Iterator[None]:
     """Report what the user can mend as text and exit code 2, without a traceback."""
     try:
         yield
-    except (DataError, NotebookError, OSError) as error:
+    except (DataError, OSError, *more) as error:
         typer.secho(str(error), err=True, fg=typer.colors.RED)
         raise typer.Exit(2) from error
 
@@ -90,7 +89,10 @@ def run(
     ] = False,
 ) -> None:
     """Execute notebooks in order and write pages, figures and artefacts."""
-    with _plain_errors():
+    # Here, because papermill takes seconds to import and the other commands do not need it.
+    from firetv.runs import NotebookError, read_params, run_notebooks
+
+    with _plain_errors(NotebookError):
         values = read_params(param or [], params)
         index = run_notebooks(notebooks or [], values, out=out, keep=keep)
         typer.echo(f"Open {index}")

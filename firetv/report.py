@@ -86,7 +86,11 @@ def write_whole(path: Path, content: str | bytes) -> Path:
 
 
 def use_style() -> None:
-    """Set the one plot style: colour-blind-safe, plain, and the same bytes on every run."""
+    """Set the one style of figures and tables.
+
+    Figures are colour-blind-safe, plain, and the same bytes on every run; tables show text whole.
+    """
+    pd.set_option("display.max_colwidth", None)
     sns.set_theme(
         context="notebook",
         style="ticks",

@@ -203,11 +203,18 @@ def test_own_choices_follow_the_definition() -> None:
 
 def test_choices_occur_as_often_as_their_probabilities_say() -> None:
     world = World(
-        users=3, content=15, watch_events=60_000, days=28, taste_strength=1, influence=0, seed=1
+        users=3,
+        content=10,
+        watch_events=60_000,
+        days=28,
+        dimensions=4,
+        taste_strength=2,
+        influence=0,
+        seed=4,
     )
     tables, truth = simulate(world)
     users, items = codes(tables.watch_history["user_id"]), codes(tables.watch_history["content_id"])
-    expected, observed = np.zeros((2, 3, 15))
+    expected, observed = np.zeros((2, 3, 10))
     np.add.at(expected, users, truth.probabilities(users, tables.watch_history))
     np.add.at(observed, (users, items), 1)
     assert expected.min() > 5
@@ -245,7 +252,16 @@ def test_copying_happens_as_often_as_planted(tiny: tuple[Tables, Truth]) -> None
 
 
 def test_copies_occur_as_often_as_their_probabilities_say() -> None:
-    world = World(users=6, content=8, watch_events=20_000, days=14, friends=4, influence=1, seed=1)
+    world = World(
+        users=6,
+        content=8,
+        watch_events=20_000,
+        days=14,
+        taste_strength=2,
+        friends=4,
+        influence=1,
+        seed=10,
+    )
     tables, truth = simulate(world)
     history, copied = tables.watch_history, truth.watch["copied"]
     ties = tables.user_connections.pivot(index="user_id", columns="friend_id", values="strength")

@@ -1,0 +1,105 @@
+"""The committed artefacts, notebooks and README say the same, and so does a fresh run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from firetv.report import Artefact, format_interval, load_artefact
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+KEY = ["section", "model", "split", "metric"]
+RELATIVE = 0.05  # two builds of LightFM differ in the last digits, and descend from there
+
+each_notebook = pytest.mark.parametrize("name", NAMES)
+
+
+def committed(name: str) -> Artefact:
+    return load_artefact(name, ROOT / "reports")
+
+
+def fresh(name: str) -> Artefact:
+    folder = Path(os.environ.get("FIRETV_REPORTS", ROOT / "reports"))
+    if folder == ROOT / "reports" or not (folder / f"{name}.json").is_file():
+        pytest.skip("no fresh artefact: `make test` runs the notebooks into build/reports first")
+    return load_artefact(name, folder)
+
+
+@each_notebook
+def test_a_fresh_run_agrees_with_the_committed_results(name: str) -> None:
+    old, new = (a.results.set_index(KEY) for a in (committed(name), fresh(name)))
+    assert list(old.index) == list(new.index)
+    spread = (old["high"] - old["low"]).fillna(0) / 2  # differences near zero: half an interval
+    allowed = np.maximum(RELATIVE * old["value"].abs(), spread)
+    off = (new["value"] - old["value"]).abs() > allowed
+    table = pd.DataFrame({"committed": old["value"], "fresh": new["value"]})
+    assert not off.any(), table[off].to_string()
+
+
+@each_notebook
+def test_a_fresh_run_reaches_the_committed_verdicts(name: str) -> None:
+    old, new = committed(name), fresh(name)
+    assert [(c.text, c.holds) for c in old.claims] == [(c.text, c.holds) for c in new.claims]
+
+
+@each_notebook
+def test_the_notebook_shows_every_claim_with_its_interval(name: str) -> None:
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    shown = "\n".join(
+        output.get("text", "") or "".join(output.get("data", {}).get("text/html", ""))
+        for cell in cells
+        for output in cell.outputs
+    )
+    for claim in committed(name).claims:
+        assert f"{claim.text}: {claim.holds}" in shown
+        assert claim.interval in shown
+
+
+@each_notebook
+def test_claims_rest_on_results(name: str) -> None:
+    artefact = committed(name)
+    values = set(artefact.results["value"])
+    assert artefact.claims
+    assert all(claim.value in values for claim in artefact.claims)
+
+
+@pytest.mark.parametrize(("model", "bar"), [("EASE", 0.478), ("LightFM x3", 0.455)])
+@pytest.mark.parametrize("source", [committed, fresh])
+def test_published_table_is_reached(source: object, model: str, bar: float) -> None:
+    results = source("03_lightfm_vs_implicit").results
+    row = results.query("section == 'published_table' and model == @model and metric == 'ndcg@10'")
+    assert (row.query("split == 'published_table'")["value"] >= bar).all()
+    assert row["seeds"].min() >= 3
+
+
+def readme_table(metrics: dict[str, str]) -> list[str]:
+    results = committed("03_lightfm_vs_implicit").results
+    rows = results.query("split == 'published_table'").set_index(["model", "metric"])
+    models = rows.loc[(slice(None), "ndcg@10"), "value"].sort_values(ascending=False)
+    lines = []
+    for model, _ in models.index:
+        cells = [format_interval(*rows.loc[(model, m), ["value", "low", "high"]]) for m in metrics]
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+    return lines
+
+
+def test_readme_cites_the_committed_table() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for line in readme_table({"ndcg@10": "nDCG@10", "map@10": "MAP@10", "recall@10": "recall@10"}):
+        assert line in readme, f"README lacks the line {line}"
+
+
+@each_notebook
+def test_readme_answers_with_the_numbers_of_each_notebook(name: str) -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    row = next(line for line in readme.splitlines() if f"]({'notebooks/' + name}.ipynb)" in line)
+    assert any(claim.interval in row for claim in committed(name).claims), (
+        f"README's row of {name} cites none of its intervals"
+    )
