@@ -16,6 +16,7 @@ from tqdm import tqdm
 from firetv import metrics
 from firetv.abtest import Interval, difference_interval, mean_interval
 from firetv.data import Dataset
+from firetv.features import genres
 from firetv.slate import ExcludeSeen, Stage, chain, recommend, top, with_seed
 
 
@@ -176,6 +177,7 @@ class Run:
 
     model: str
     seed: int
+    split: Split
     items: np.ndarray
     fit_seconds: float
     score_seconds: float
@@ -193,24 +195,25 @@ def run(name: str, stage: Stage, split: Split, seed: int, k: int = 10) -> Run:
     fitted = time.perf_counter()
     slate = recommend(step, split.requests, candidates)
     scored = time.perf_counter()
-    return Run(name, seed, slate.items, fitted - start, scored - fitted)
+    return Run(name, seed, split, slate.items, fitted - start, scored - fitted)
 
 
 def run_all(
     pipelines: Mapping[str, Stage],
-    split: Split,
+    split: Split | Sequence[Split],
     seeds: Sequence[int] = (0,),
     k: int = 10,
     n_jobs: int = 1,
 ) -> list[Run]:
-    """Run pipelines on a split, once per seed.
+    """Run every pipeline once per seed, on one split or on a split for each seed.
 
     Parameters
     ----------
     pipelines : mapping of name to stage
-    split : Split
+    split : Split, or sequence of Split as long as ``seeds``
+        Several splits are for protocols that draw another test part with each seed.
     seeds : sequence of int
-        Of the models and of the order of ties; the split stays as it is.
+        Of the models and of the order of ties.
     k : int
         Length of the lists.
     n_jobs : int
@@ -225,16 +228,27 @@ def run_all(
     -----
     A progress bar goes to stderr, unless the environment sets ``TQDM_DISABLE=1``.
     """
-    work = [(name, stage, seed) for name, stage in pipelines.items() for seed in seeds]
+    splits = [split] * len(seeds) if isinstance(split, Split) else split
+    work = [
+        delayed(run)(name, stage, part, seed, k)
+        for name, stage in pipelines.items()
+        for part, seed in zip(splits, seeds, strict=True)
+    ]
+    # Last first: tables end with the costly models, and none of them should be left to run alone.
     with threadpool_limits(1, "blas"):
-        jobs = Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")(
-            delayed(run)(name, stage, split, seed, k) for name, stage, seed in work
-        )
-        return list(tqdm(jobs, total=len(work), desc=split.name))
+        jobs = Parallel(n_jobs, backend="threading", return_as="generator")(reversed(work))
+        runs = list(tqdm(jobs, total=len(work), desc=splits[0].name))
+    return runs[::-1]
 
 
-def measure(runs: Sequence[Run], split: Split, names: Sequence[str] = ("ndcg",)) -> pd.DataFrame:
+def measure(runs: Sequence[Run], names: Sequence[str] = ("ndcg",)) -> pd.DataFrame:
     """Measure accuracy for every request of every run.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+    names : sequence of str
+        Keys of :data:`firetv.metrics.ACCURACY`.
 
     Returns
     -------
@@ -243,14 +257,67 @@ def measure(runs: Sequence[Run], split: Split, names: Sequence[str] = ("ndcg",))
     """
     frames = []
     for each in runs:
-        hits = metrics.hits_at(each.items, split.relevant)
-        for name in names:
-            values = metrics.ACCURACY[name](hits, split.n_relevant)
-            frame = split.requests[["user", "known"]].assign(value=values)
-            metric = f"{name}@{each.items.shape[1]}"
-            frames.append(frame.assign(model=each.model, seed=each.seed, metric=metric))
-    columns = ["model", "seed", "user", "known", "metric", "value"]
-    return pd.concat(frames, ignore_index=True)[columns]
+        hits = metrics.hits_at(each.items, each.split.relevant)
+        accuracy = {n: metrics.ACCURACY[n](hits, each.split.n_relevant) for n in names}
+        frames.append(_tidy(each, accuracy))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _tidy(run: Run, measured: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """One row per metric and request of a run."""
+    k, requests = run.items.shape[1], run.split.requests[["user", "known"]]
+    frames = [requests.assign(metric=f"{n}@{k}", value=v) for n, v in measured.items()]
+    table = pd.concat(frames).assign(model=run.model, seed=run.seed)
+    return table[["model", "seed", "user", "known", "metric", "value"]]
+
+
+def measure_lists(runs: Sequence[Run]) -> pd.DataFrame:
+    """Measure what accuracy does not see: novelty, diversity, popularity bias, calibration.
+
+    Returns
+    -------
+    DataFrame
+        As :func:`measure`. Profiles, popularity and genres are those of the training data; an item
+        that nobody saw counts as seen by one user more, as all items do.
+    """
+    frames = []
+    for each in runs:
+        train, users = each.split.train, each.split.requests["user"].to_numpy()
+        genre = genres(train).matrix.toarray()
+        profiles = train.matrix()[users]
+        probability = (train.item_counts + 1) / (train.shape[0] + 2)
+        beyond = {
+            "novelty": metrics.novelty(each.items, probability),
+            "diversity": metrics.intra_list_diversity(each.items, genre),
+            "popularity": metrics.popularity_bias(each.items, train.item_counts, profiles),
+            "calibration": metrics.calibration(each.items, genre, profiles),
+        }
+        frames.append(_tidy(each, beyond))
+    return pd.concat(frames, ignore_index=True)
+
+
+def coverage(runs: Sequence[Run]) -> pd.DataFrame:
+    """Share of the candidates that a model shows to anybody, the mean over its runs.
+
+    Returns
+    -------
+    DataFrame
+        As :func:`summarise`, without intervals: it is a property of a run, not of a user.
+    """
+    k = runs[0].items.shape[1]
+    rows = pd.DataFrame(
+        {
+            "model": r.model,
+            "metric": f"coverage@{k}",
+            "value": metrics.catalogue_coverage(r.items, len(r.split.candidates)),
+            "n": len(r.items),
+        }
+        for r in runs
+    )
+    grouped = rows.groupby(["model", "metric"], sort=False, as_index=False)
+    return grouped.agg(value=("value", "mean"), n=("n", "first"), seeds=("value", "size")).assign(
+        low=np.nan, high=np.nan
+    )
 
 
 def by_user(values: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -201,7 +200,7 @@ def plot_intervals(
 
 
 def format_interval(value: float, low: float | None = None, high: float | None = None) -> str:
-    """Write a value and its interval, to two significant digits of the interval's width.
+    """Write a value and its interval: three decimals below ten, then fewer.
 
     Without an interval the value has three significant digits.
 
@@ -209,14 +208,17 @@ def format_interval(value: float, low: float | None = None, high: float | None =
     --------
     >>> format_interval(0.48013, 0.4713, 0.4899)
     '0.480 [0.471, 0.490]'
+    >>> format_interval(106.28, 99.84, 112.94)
+    '106 [100, 113]'
     >>> format_interval(0.0312)
     '0.0312'
     >>> format_interval(100_000)
     '100,000'
     """
+    value, low, high = (_plain(number) for number in (value, low, high))  # as artefacts keep them
     if pd.isna(low) or pd.isna(high):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
-    decimals = max(0, 1 - math.floor(math.log10(high - low))) if high > low else 3
+    decimals = 3 if abs(value) < 10 else 1 if abs(value) < 100 else 0
     return f"{value:,.{decimals}f} [{low:,.{decimals}f}, {high:,.{decimals}f}]"
 
 

@@ -299,7 +299,7 @@ def _execute(path: Path, params: Mapping[str, Any], folder: Path, label: str) ->
     begun = time.monotonic()
     print(f"{label} {path.stem} ...", file=sys.stderr, flush=True)
     try:
-        with _environment(FIRETV_REPORTS=str(folder)):
+        with _environment(FIRETV_REPORTS=str(folder), TQDM_DISABLE="1"):
             notebook = papermill.execute_notebook(
                 path,
                 executed,

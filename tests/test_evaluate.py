@@ -123,9 +123,23 @@ def test_same_seed_same_table_whatever_the_number_of_jobs(data: Dataset) -> None
     tables = []
     for n_jobs in (1, 2):
         runs = evaluate.run_all(models, split, seeds=(0, 1), n_jobs=n_jobs)
-        tables.append(evaluate.summarise(evaluate.measure(runs, split, ["ndcg", "map"])))
+        tables.append(evaluate.summarise(evaluate.measure(runs, ["ndcg", "map"])))
     pd.testing.assert_frame_equal(*tables)
     assert (tables[0]["seeds"] == 2).all()
+
+
+def test_lists_are_described_beyond_accuracy(data: Dataset) -> None:
+    split = evaluate.random_split(data, seed=0)
+    runs = evaluate.run_all({"popular": Popular(), "random": Random()}, split, seeds=(0, 1), k=5)
+    means = evaluate.measure_lists(runs).groupby(["metric", "model"])["value"].mean().unstack()
+    assert means.loc["novelty@5", "random"] > means.loc["novelty@5", "popular"]
+    assert means.loc["popularity@5", "popular"] > means.loc["popularity@5", "random"]
+    assert means.notna().all(axis=None)
+    covered = evaluate.coverage(runs).set_index("model")
+    shown = [len(set(r.items[r.items >= 0])) / len(split.candidates) for r in runs[:2]]
+    assert covered.loc["popular", "value"] == pytest.approx(np.mean(shown))
+    assert covered.loc["random", "value"] > 0.9
+    assert (covered["seeds"] == 2).all()
 
 
 def test_ties_are_not_broken_by_the_order_of_the_catalogue(data: Dataset) -> None:

@@ -198,7 +198,7 @@ def test_the_cut_of_retrieval_costs_little(data: Dataset) -> None:
     full = run("als", PERSONAL["als"], split, seed=0)
     cut = step.propose(split.requests, split.candidates, 20, seen=split.train.matrix())
     short = replace(full, model="cut", items=top(10)(cut).items)
-    values = measure([full, short], split).groupby("model")["value"].mean()
+    values = measure([full, short]).groupby("model")["value"].mean()
     assert values["cut"] == pytest.approx(values["als"], abs=0.02)
 
 

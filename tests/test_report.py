@@ -171,7 +171,7 @@ def test_equal_figures_are_equal_files(reports: Path, results: pd.DataFrame) -> 
 def test_intervals_are_ranked_with_the_published_values(results: pd.DataFrame) -> None:
     axes = report.plot_intervals(results, reference={"published": 0.2})
     assert [label.get_text() for label in axes.get_yticklabels()] == ["EASE", "published", "ALS"]
-    assert [text.get_text() for text in axes.texts] == ["0.12", "0.200", "0.250"]
+    assert [text.get_text() for text in axes.texts] == ["0.123", "0.200", "0.250"]
     plt.close(axes.figure)
 
 
@@ -180,7 +180,7 @@ def test_interval_table_keeps_the_order_of_the_results(results: pd.DataFrame) ->
     table = report.interval_table(more)
     assert table.index.to_list() == ["EASE", "ALS"]
     assert table.columns.to_list() == ["ndcg@10", "map@10"]
-    assert table.loc["EASE"].to_list() == ["0.12 [0.10, 0.20]", "0.15 [0.10, 0.20]"]
+    assert table.loc["EASE"].to_list() == ["0.123 [0.100, 0.200]", "0.150 [0.100, 0.200]"]
     assert table.loc["ALS"].to_list() == ["0.250", ""]
 
 
