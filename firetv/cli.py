@@ -14,7 +14,8 @@ from firetv.data import read_tables
 from firetv.report import data_dir
 from firetv.schema import DataError
 from firetv.sources import SOURCES, prepare
-from firetv.synthetic import World, generate
+from firetv.synthetic import generate
+from firetv.world import World
 
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -38,15 +40,20 @@ class Tables:
         return {name: table for name, table in pairs if table is not None}
 
 
-def _validated(raw: Mapping[str, pd.DataFrame], where: Mapping[str, str]) -> dict:
+def _validated(
+    raw: Mapping[str, pd.DataFrame],
+    where: Mapping[str, str],
+    earlier: Sequence[Problem | str] = (),
+) -> dict[str, pd.DataFrame]:
+    """Convert and check tables; raise their problems and earlier ones together."""
     checked = {name: check_table(name, table, where[name]) for name, table in raw.items()}
     tables = {name: table for name, (table, _) in checked.items()}
-    problems = [problem for _, found in checked.values() for problem in found]
-    if not any(name in tables for name in EVENT_TABLES):
-        remedy = "Provide watch_history or content_reactions, as .csv or .parquet."
-        raise DataError(*problems, Problem("tables", "", "there are no viewing events", remedy))
-    if any(not table.empty for table in tables.values()):
+    problems = [*earlier, *(problem for _, found in checked.values() for problem in found)]
+    if any(name in tables for name in EVENT_TABLES):
         problems += check_references(tables, where)
+    elif not earlier:
+        remedy = "Provide watch_history or content_reactions, as .csv or .parquet."
+        problems.append(Problem("tables", "", "there are no viewing events", remedy))
     if problems:
         raise DataError(*problems)
     return tables
@@ -58,13 +65,16 @@ def _read_csv(path: Path) -> pd.DataFrame:
         "keep_default_na": False,
         "na_values": [""],
         "encoding": "utf-8-sig",
+        "index_col": False,  # else a trailing comma would shift every column
     }
     header = pd.read_csv(path, header=None, nrows=1, **options).iloc[0]
     repeated = header[header.duplicated()].dropna().unique()
     if len(repeated):
         remedy = "Remove or rename the copy."
         raise DataError(Problem(path.name, ", ".join(repeated), "column is there twice", remedy))
-    return pd.read_csv(path, **options)
+    with warnings.catch_warnings():  # pandas would drop cells beyond the header with a warning
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        return pd.read_csv(path, **options)
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -77,7 +87,9 @@ def _read_table(path: Path) -> pd.DataFrame:
         reason, remedy = "the file is empty", "Fill it, or remove the file."
     except UnicodeDecodeError as error:
         reason, remedy = f"is not UTF-8 text ({error.reason})", "Save the file as UTF-8."
-    except (pd.errors.ParserError, ValueError, OSError) as error:
+    except pd.errors.ParserWarning:
+        reason, remedy = "has rows longer than its header", "Remove commas at the ends of lines."
+    except (pd.errors.ParserError, ValueError, OSError, EOFError, zlib.error) as error:
         first_line = str(error).splitlines()[0]
         reason, remedy = f"cannot be read: {first_line}", "Repair the file or export it again."
     raise DataError(Problem(path.name, "", reason, remedy))
@@ -111,9 +123,11 @@ def read_tables(folder: str | Path) -> Tables:
                 raw[name], where[name] = _read_table(paths[0]), paths[0].name
             except DataError as error:
                 problems += error.problems
-    if problems:
-        raise DataError(*problems)
-    return Tables(**_validated(raw, where), manifest=_read_manifest(folder))
+    try:
+        manifest = _read_manifest(folder)
+    except DataError as error:
+        problems += error.problems
+    return Tables(**_validated(raw, where, problems), manifest=manifest)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -143,8 +157,8 @@ def write_tables(
 ) -> None:
     """Validate tables and write them to a folder, with ``manifest.json`` last.
 
-    Every file is written under a temporary name first, so a failure leaves what was there.
-    CSV keeps timestamps to the second.
+    Every file is written under a temporary name first, and renamed when all are complete: whatever
+    fails before that leaves the folder as it was. CSV keeps timestamps to the second.
 
     Raises
     ------

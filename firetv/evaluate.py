@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -58,7 +58,10 @@ def _split(
     candidates: np.ndarray | None = None,
     at: pd.Timestamp | None = None,
 ) -> Split:
-    """Assemble a split from its training data and its held-out interactions."""
+    """Assemble a split from its training data and its held-out interactions.
+
+    Raises ValueError if nothing is left to learn from or to find.
+    """
     pairs = test[["user", "item"]].to_numpy().T
     held_out = sparse.csr_array((np.ones(len(test)), tuple(pairs)), shape=data.shape)
     fresh = held_out > held_out.multiply(train.matrix())
@@ -74,6 +77,11 @@ def _split(
     )
     if candidates is None:
         candidates = np.flatnonzero(train.item_counts)
+    if not (len(train.interactions) and len(requests) and len(candidates)):
+        raise ValueError(
+            f"the {name} split leaves {len(train.interactions)} training events, {len(requests)} "
+            f"requests and {len(candidates)} candidates: use another split, or more data"
+        )
     return Split(name, train, requests, relevant[users], candidates)
 
 
@@ -156,16 +164,20 @@ def user_kfold(
 def cold_users(data: Dataset, seed: int, share: float = 0.2) -> Split:
     """Hold out all events of a random share of users: only their profile is known."""
     rng = np.random.default_rng(seed)
-    cold = rng.permutation(data.shape[0]) < share * data.shape[0]
-    return _masked("cold-users", data, cold[data.interactions["user"]])
+    return _cold("user", data, rng.permutation(data.shape[0]) < share * data.shape[0])
 
 
 def cold_items(data: Dataset, seed: int, share: float = 0.2) -> Split:
     """Hold out all events of a random share of items; only these are candidates."""
     rng = np.random.default_rng(seed)
-    cold = (rng.permutation(data.shape[1]) < share * data.shape[1]) & (data.item_counts > 0)
-    held_out = cold[data.interactions["item"]]
-    return _masked("cold-items", data, held_out, candidates=np.flatnonzero(cold))
+    cold = rng.permutation(data.shape[1]) < share * data.shape[1]
+    return _cold("item", data, cold, candidates=np.flatnonzero(cold))
+
+
+def _cold(side: str, data: Dataset, cold: np.ndarray, **options: np.ndarray) -> Split:
+    """Hide every trace of the marked users or items, reactions without a viewing included."""
+    quiet = replace(data, reactions=data.reactions[~cold[data.reactions[side]]])
+    return _masked(f"cold-{side}s", quiet, cold[data.interactions[side]], **options)
 
 
 @dataclass(frozen=True)

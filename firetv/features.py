@@ -18,6 +18,8 @@ from firetv.data import Dataset
 
 AGE_BANDS = (0, 18, 25, 35, 45, 55, 65, 121)  # years, lower bounds
 DURATION_BANDS = (0, 30, 60, 90, 120, 10_000)  # minutes, lower bounds
+MAX_CODES = 10  # a number with no more distinct values than this is a label
+FAMILIES = ("genre", "type", "decade", "minutes", "likes", "hour")  # names a column may not take
 MAX_LEVELS = 100  # a column with more distinct labels than this is an identifier, not a feature
 
 
@@ -176,15 +178,16 @@ def time_profile(data: Dataset, zone: str = "UTC", prior: float = 0.0) -> Featur
 
 
 def _extra_labels(table: pd.DataFrame, known: tuple[str, ...]) -> list[Features]:
-    """Columns beyond the schema, as features: labels one-hot, numbers in quartiles."""
+    """Columns beyond the schema: labels and small sets of numbers one-hot, others in quartiles."""
     blocks = []
     for column in table.columns.difference(known, sort=False):
         values = table[column]
-        number = pd.to_numeric(values, errors="coerce")
-        if number.notna().any() and number.notna().sum() == values.notna().sum():
-            quartile = pd.qcut(number, 4, labels=False, duplicates="drop")
+        number = pd.to_numeric(values, errors="coerce").replace([np.inf, -np.inf], np.nan)
+        if number.nunique() > MAX_CODES and number.notna().sum() == values.notna().sum():
+            quartile = pd.qcut(number.astype(float), 4, labels=False, duplicates="drop")
             values = ("q" + (quartile + 1).astype("Int64").astype("string")).astype("str")
             values = values.where(number.notna())
         if values.nunique() <= MAX_LEVELS:
-            blocks.append(one_hot(values, column))
+            family = f"extra-{column}" if column in FAMILIES else str(column)
+            blocks.append(one_hot(values, family))
     return blocks

@@ -199,7 +199,9 @@ def calibration(items: Ints, genres: Floats, profiles: Csr, alpha: float = 0.01)
     _check_rows(items, profiles)
     wanted = _genre_shares(profiles, genres)
     shown = _genre_shares(_as_rows(items, len(genres)), genres)
-    return special.rel_entr(wanted, (1 - alpha) * shown + alpha * wanted).sum(axis=1)
+    divergence = special.rel_entr(wanted, (1 - alpha) * shown + alpha * wanted).sum(axis=1)
+    defined = (wanted.sum(axis=1) > 0) & (shown.sum(axis=1) > 0)
+    return np.where(defined, divergence, np.nan)
 
 
 def catalogue_coverage(items: Ints, candidates_count: int) -> float:

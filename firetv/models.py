@@ -175,10 +175,19 @@ class Popular:
 
     def fit(self, data: Dataset) -> Step:
         """Count viewers."""
-        popularity = log_popularity(data)
-        return lambda slate: slate.add(
-            "popularity", np.broadcast_to(popularity[slate.items], slate.shape)
-        )
+        return PopularStep(log_popularity(data))
+
+
+@dataclass(frozen=True)
+class PopularStep:
+    """Scores that are the same for everybody: ``popularity``, float32 of shape (n_items,)."""
+
+    popularity: np.ndarray
+
+    def __call__(self, slate: Slate) -> Slate:
+        """Score every slot of the slate."""
+        scores = np.broadcast_to(self.popularity[slate.items], slate.shape)
+        return slate.add("popularity", scores)
 
 
 @dataclass(frozen=True)
@@ -412,7 +421,14 @@ class LightFM:
 def _represent(
     features: sparse.csr_array, embeddings: np.ndarray, biases: np.ndarray, item: bool = False
 ) -> np.ndarray:
-    """Vectors with both biases folded in, so that a score is one product, float32 (n, d + 2)."""
-    bias, ones = features @ biases, np.ones(features.shape[0])
+    """Vectors with both biases folded in, so that a score is one product, float32 (n, d + 2).
+
+    Biases of known titles are mostly negative: a title that nothing describes takes the lowest of
+    them, lest its zero outrank what people watch.
+    """
+    described = np.diff(features.indptr) > 0
+    bias = features @ biases
+    bias = np.where(described, bias, bias[described].min()) if item else bias
+    ones = np.ones(features.shape[0])
     columns = [features @ embeddings, *((ones, bias) if item else (bias, ones))]
     return np.column_stack(columns).astype(np.float32)

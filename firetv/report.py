@@ -283,6 +283,16 @@ class Claim:
     high: float | None = None
 
     @property
+    def clear(self) -> bool:
+        """Whether both ends of the interval stay clear of zero, by a seventh of its width.
+
+        Two builds of a library differ in the last digits; a closer verdict may turn between them.
+        """
+        if self.low is None or self.high is None:
+            return True
+        return min(abs(self.low), abs(self.high)) * 7 > self.high - self.low
+
+    @property
     def interval(self) -> str:
         """The value and its interval as text; empty where there is no value."""
         return "" if self.value is None else format_interval(self.value, self.low, self.high)

@@ -8,15 +8,18 @@ from CSV, typed columns from Parquet) to the schema's types and gathers every pr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
 TIMESTAMP = "datetime64[us, UTC]"
+FIRST, LAST = pd.Timestamp("1900-01-01T00Z"), pd.Timestamp("2199-12-31T00Z")
 REACTIONS = ("love", "like", "dislike")
 MISSING_TEXT = ("", "na", "n/a", "nan", "null", "none")
+ERA = f"from {FIRST.year} to {LAST.year}"
+EXACT = 2**53  # up to here a float is exactly one integer
 SAMPLE = 3  # offending values quoted in a message
 
 
@@ -123,6 +126,7 @@ SCHEMAS: Mapping[str, pa.DataFrameSchema] = {
     ),
 }
 EVENT_TABLES = ("watch_history", "content_reactions")
+RESERVED = ("user", "item")  # columns of codes in a `Dataset`
 
 
 def _problem(where: str, bad: pd.Series, reason: str, remedy: str) -> Problem:
@@ -132,7 +136,8 @@ def _problem(where: str, bad: pd.Series, reason: str, remedy: str) -> Problem:
 
 def _to_text(raw: pd.Series) -> pd.Series:
     """Ids and labels as text; integers keep their digits, blanks become missing."""
-    if pd.api.types.is_float_dtype(raw) and raw.dropna().mod(1).eq(0).all():
+    whole = pd.api.types.is_float_dtype(raw) and raw.dropna().mod(1).eq(0).all()
+    if whole and raw.abs().max() <= EXACT:
         raw = raw.astype("Int64")
     text = raw.astype("str").where(raw.notna()).str.strip()
     return text.mask(text == "")
@@ -148,25 +153,34 @@ def _to_number(raw: pd.Series) -> pd.Series:
 def _to_timestamp(raw: pd.Series) -> pd.Series:
     """UTC instants; a time without an offset is not an instant and stays missing."""
     if isinstance(raw.dtype, pd.DatetimeTZDtype):
-        return raw.dt.tz_convert("UTC").astype(TIMESTAMP)
-    text = raw.astype("str")
-    aware = text.str.contains(r"\d{2}:\d{2}.*(?:Z|[+-]\d{2}:?\d{2})$", na=False)
+        instants = raw.dt.tz_convert("UTC").astype(TIMESTAMP)
+        return instants.where(instants.between(FIRST, LAST))
+    text = raw.astype("str").str.strip().str.upper()
+    aware = text.str.contains(r"\d{2}:\d{2}.*(?:Z|[+-]\d{2}(?::?\d{2})?)$", na=False)
     instants = pd.to_datetime(text.where(aware), format="ISO8601", utc=True, errors="coerce")
-    return instants.astype(TIMESTAMP)
+    return instants.where(instants.between(FIRST, LAST)).astype(TIMESTAMP)
 
 
 def _to_date(raw: pd.Series) -> pd.Series:
     if pd.api.types.is_datetime64_any_dtype(raw):
         return raw.dt.tz_localize(None).dt.normalize().astype("datetime64[us]")
-    return pd.to_datetime(raw, format="%Y-%m-%d", errors="coerce").astype("datetime64[us]")
+    text = raw.astype("str").str.strip()
+    return pd.to_datetime(text, format="%Y-%m-%d", errors="coerce").astype("datetime64[us]")
 
 
 def _to_genres(raw: pd.Series) -> pd.Series:
-    """Lists of genres, from lists or from text joined by ``|``; missing means none."""
-    if not pd.api.types.is_string_dtype(raw):
-        lists = [[] if np.ndim(v) == 0 and pd.isna(v) else list(v) for v in raw]
-    else:
-        lists = [[g.strip() for g in v.split("|") if g.strip()] for v in raw.fillna("")]
+    """Lists of genres, from lists or from text joined by ``|``; None where it is neither."""
+
+    def genres(value: object) -> list[str] | None:
+        if isinstance(value, list | tuple | np.ndarray):
+            parts = [part for part in value if part is not None]
+        else:
+            parts = [] if pd.isna(value) else [value]
+        if not all(isinstance(part, str) for part in parts):
+            return None
+        return [genre.strip() for part in parts for genre in part.split("|") if genre.strip()]
+
+    lists = [genres(v) if pd.api.types.is_scalar(v) or np.ndim(v) == 1 else None for v in raw]
     return pd.Series(lists, index=raw.index, name=raw.name, dtype=object)
 
 
@@ -174,24 +188,35 @@ def _convert(raw: pd.Series, column: pa.Column, where: str) -> tuple[pd.Series, 
     """One column in its schema's type, and what could not be converted."""
     remedy = "Correct the values, or leave them empty."
     if raw.name == "genres":
-        return _to_genres(raw), None
+        values = _to_genres(raw)
+        wrong, advice = "is not a list of text", "Write genres as A|B, or as a list of text."
+        bad = values.isna()
+        return values, _problem(where, raw[bad], wrong, advice) if bad.any() else None
     kind = str(column.dtype)
     if kind == TIMESTAMP:
         values, reason = _to_timestamp(raw), "is not an instant with a time zone"
-        remedy = "Write ISO 8601 with an offset, such as 2026-01-31T20:15:00Z."
+        remedy = f"Write ISO 8601 with an offset, such as 2026-01-31T20:15:00Z, {ERA}."
     elif kind.startswith("datetime64"):
         values, reason, remedy = _to_date(raw), "is not a date", "Write dates as 2026-01-31."
     elif kind in ("float64", "Int64"):
         values, reason = _to_number(raw), f"is not a {'whole ' * (kind == 'Int64')}number"
     else:
-        return _to_text(raw).astype("str"), None
+        return _as_text(raw, where)
     bad = values.isna() & raw.notna()
     if kind != TIMESTAMP and not kind.startswith("datetime64") and raw.dtype.kind not in "iuf":
         bad &= ~raw.astype("str").str.strip().str.lower().isin(MISSING_TEXT)
     if kind == "Int64":
-        fraction = values.notna() & values.mod(1).ne(0)
+        fraction = values.notna() & (values.mod(1).ne(0) | values.abs().gt(EXACT))
         bad, values = bad | fraction, values.mask(fraction).astype("Int64")
     return values, _problem(where, raw[bad], reason, remedy) if bad.any() else None
+
+
+def _as_text(raw: pd.Series, where: str) -> tuple[pd.Series, Problem | None]:
+    try:
+        return _to_text(raw).astype("str"), None
+    except UnicodeDecodeError:
+        empty = pd.Series(None, index=raw.index, name=raw.name, dtype="str")
+        return empty, _problem(where, raw, "holds bytes that are not UTF-8", "Store it as text.")
 
 
 def _schema_problems(name: str, frame: pd.DataFrame, where: str) -> list[Problem]:
@@ -208,7 +233,7 @@ def _schema_problems(name: str, frame: pd.DataFrame, where: str) -> list[Problem
         if check == "column_in_dataframe":
             known = ", ".join(SCHEMAS[name].columns)
             remedy = f"Add it; the columns of {name} are {known}."
-            problems.append(Problem(where, str(bad.iloc[0]), "missing column", remedy))
+            problems += [Problem(where, str(c), "missing column", remedy) for c in bad]
         elif check == "not_nullable":
             remedy = "Fill the cells or remove the rows."
             problems.append(Problem(where, column, "has empty cells", remedy, len(bad)))
@@ -248,15 +273,34 @@ def check_table(name: str, raw: pd.DataFrame, where: str) -> tuple[pd.DataFrame,
     for column in columns.keys() & frame.columns:
         frame[column], problem = _convert(raw[column], columns[column], where)
         problems += [problem] if problem else []
-    unconverted = {problem.column for problem in problems}
-    problems += [
-        problem
-        for problem in _schema_problems(name, frame, where)
-        if not (problem.reason == "has empty cells" and problem.column in unconverted)
-    ]
+    for problem in _schema_problems(name, frame, where):
+        if problem.reason == "has empty cells":  # what could not be converted is named already
+            empty = int(_blank(raw[problem.column]).sum())
+            problems += [replace(problem, rows=empty)] if empty else []
+        else:
+            problems.append(problem)
+    problems += _extra_problems(name, raw, where)
     if name == "content_reactions":
         problems += _empty_reactions(frame, where)
     return frame, sorted(problems, key=lambda p: (p.column, p.reason))
+
+
+def _blank(raw: pd.Series) -> pd.Series:
+    return raw.isna() | (raw.astype(object).astype("str").str.strip() == "")
+
+
+def _extra_problems(name: str, raw: pd.DataFrame, where: str) -> list[Problem]:
+    """Columns beyond the schema are welcome, if they have a name of their own and plain values."""
+    problems = []
+    for column in raw.columns.difference(list(SCHEMAS[name].columns), sort=False):
+        if str(column).startswith("Unnamed:"):
+            remedy = "Name it, or remove it (it may be a row number)."
+            problems.append(Problem(where, str(column), "has no name", remedy))
+        elif name in EVENT_TABLES and column in RESERVED:
+            problems.append(Problem(where, column, "is a reserved name", "Rename it."))
+        elif not raw[column].dropna().map(pd.api.types.is_scalar).all():
+            problems.append(Problem(where, column, "holds lists", "Give one value per cell."))
+    return problems
 
 
 def _empty_reactions(frame: pd.DataFrame, where: str) -> list[Problem]:
@@ -288,7 +332,8 @@ def check_references(tables: Mapping[str, pd.DataFrame], where: Mapping[str, str
             known = pd.Index(tables["content"]["content_id"])
             unknown(name, "content_id", known, "Add it to content, or remove these rows.")
     sources = [*events, *([tables["users"]] if "users" in tables else [])]
-    viewers = pd.Index(pd.concat([f["user_id"] for f in sources if "user_id" in f]).unique())
+    ids = [table["user_id"] for table in sources if "user_id" in table]
+    viewers = pd.Index(pd.concat(ids).unique() if ids else [])
     for name, column in (
         ("user_connections", "user_id"),
         ("user_connections", "friend_id"),

@@ -81,7 +81,9 @@ class Slate:
         return np.where(self.items == EMPTY, np.float32(-np.inf), total)
 
     def add(self, name: str, values: np.ndarray) -> Slate:
-        """Return the slate with one more part; a name can be used once."""
+        """Return the slate with one more part; a name can be used once, and no value is NaN."""
+        if np.isnan(values).any():
+            raise ValueError(f"part {name!r} holds {np.isnan(values).sum()} NaN scores")
         if name in self.parts:
             raise ValueError(f"the ledger already has a part {name!r}")
         return replace(self, parts={**self.parts, name: np.asarray(values, np.float32)})
@@ -149,11 +151,15 @@ def top(k: int) -> Step:
 
     Equal scores keep the order of their slots. Slates with fewer than ``k`` slots keep them all.
     """
+    return _Top(k)
 
-    def keep(slate: Slate) -> Slate:
-        return slate.take(_best(slate.scores, k))
 
-    return keep
+@dataclass(frozen=True)
+class _Top:
+    k: int
+
+    def __call__(self, slate: Slate) -> Slate:
+        return slate.take(_best(slate.scores, self.k))
 
 
 def _best(scores: np.ndarray, k: int) -> np.ndarray:
@@ -184,15 +190,12 @@ class _Unseen:
     seen: sparse.csr_array  # (n_users, n_items)
 
     def __call__(self, slate: Slate) -> Slate:
-        mask = np.zeros((len(slate.requests), self.seen.shape[1]), bool)
-        known = np.flatnonzero(slate.users >= 0)
-        rows, columns = self.seen[slate.users[known]].nonzero()
-        mask[known[rows], columns] = True
+        known = slate.users >= 0
         if slate.items.ndim == 1:
-            seen = mask[:, slate.items]
+            seen = self.seen[slate.users][:, slate.items].toarray() > 0
         else:
-            seen = np.take_along_axis(mask, np.maximum(slate.items, 0), axis=1)
-        return replace(slate, items=np.where(seen, EMPTY, slate.grid))
+            seen = self.seen[slate.users[:, None], slate.items].toarray() > 0
+        return replace(slate, items=np.where(seen & known[:, None], EMPTY, slate.grid))
 
 
 def recommend(

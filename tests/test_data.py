@@ -133,6 +133,38 @@ def test_only_events_are_required(tmp_path: Path) -> None:
             {"content_reactions": GOOD.replace("\n", ",reaction\n", 1).replace("Z\n", "Z,meh\n")},
             ["column reaction: is not a known reaction (1 row), e.g. 'meh'"],
         ),
+        (
+            {"watch_history": "User_ID,content_id,timestamp\nu,c,2026-01-31T20:15:00Z\n"},
+            ["column user_id: missing column"],
+        ),
+        (
+            {"watch_history": GOOD.replace(",", ";")},
+            ["user_id: missing column", "content_id: missing column", "timestamp: missing column"],
+        ),
+        (
+            {"watch_history": GOOD, "users": "user_id,gender\nu1,f,x\nu2,m,y\n"},
+            ["users.csv: has rows longer than its header", "Remove commas"],
+        ),
+        (
+            {"watch_history": GOOD, "users": ",user_id\n0,u1\n"},
+            ["users.csv, column Unnamed: 0: has no name"],
+        ),
+        (
+            {"watch_history": GOOD.replace("\n", ",item\n", 1).replace("Z\n", "Z,7\n")},
+            ["column item: is a reserved name"],
+        ),
+        (
+            {"watch_history": GOOD, "users": "user_id,age\nu1,99999999999999999999999\n"},
+            ["column age: is not a whole number (1 row)"],
+        ),
+        (
+            {"watch_history": HISTORY + "u,c,9999-12-31T23:15:00-05:00\n"},
+            ["is not an instant with a time zone (1 row)", "from 1900 to 2199"],
+        ),
+        (
+            {"watch_history": HISTORY + "u,c,soon\nu,c,\n"},
+            ["is not an instant with a time zone (1 row)", "timestamp: has empty cells (1 row)"],
+        ),
         ({"users": "user_id\nu1\n"}, ["there are no viewing events"]),
     ],
 )
@@ -162,6 +194,45 @@ def test_unreadable_files_of_all_tables_come_together(tmp_path: Path) -> None:
     message = complaint(folder_of(tmp_path, watch_history="", users=b"\xff\xfe\x00"))
     assert "watch_history.csv" in message
     assert "users.csv" in message
+
+
+def test_a_comma_at_the_end_of_each_line_shifts_no_column(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, watch_history=GOOD, users="user_id,gender\nu1,f,\nu2,m,\n")
+    assert read_tables(folder).users.to_dict("list") == {
+        "user_id": ["u1", "u2"],
+        "gender": ["f", "m"],
+    }
+
+
+def test_a_broken_manifest_and_bad_tables_come_together(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, watch_history=HISTORY + "u,c,soon\n", users="")
+    (folder / "manifest.json").write_text("[")
+    message = complaint(folder)
+    for text in ("users.csv: the file is empty", "manifest.json: is not", "'soon'"):
+        assert text in message
+
+
+@pytest.mark.parametrize("text", ["2026-01-31 20:15:00+00", " 2026-01-31t20:15:00z "])
+def test_common_spellings_of_an_instant_are_read(tmp_path: Path, text: str) -> None:
+    tables = read_tables(folder_of(tmp_path, watch_history=HISTORY + f"u1,c1,{text}\n"))
+    assert tables.watch_history["timestamp"].iloc[0] == pd.Timestamp("2026-01-31T20:15:00Z")
+
+
+def test_genres_survive_every_plain_form_and_nothing_else(tmp_path: Path) -> None:
+    folder_of(tmp_path, watch_history=GOOD)
+    frame = pd.DataFrame({"content_id": ["c1", "c2", "c3"], "genres": [["A|B", None], None, []]})
+    frame.to_parquet(tmp_path / "content.parquet")
+    assert read_tables(tmp_path).content["genres"].tolist() == [["A", "B"], [], []]
+    frame.assign(genres=[[1, 2], None, []]).to_parquet(tmp_path / "content.parquet")
+    assert "column genres: is not a list of text (1 row)" in complaint(tmp_path)
+
+
+@pytest.mark.parametrize("length", [5, -5])
+def test_damaged_gzip_is_named(tables: Tables, tmp_path: Path, length: int) -> None:
+    path = tmp_path / "watch_history.csv.gz"
+    tables.watch_history.to_csv(path, index=False)
+    path.write_bytes(path.read_bytes()[:length])
+    assert "watch_history.csv.gz: " in complaint(tmp_path)
 
 
 def test_truncated_parquet_is_named(tables: Tables, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -108,6 +109,24 @@ def test_cold_splits_leave_profiles_only(data: Dataset) -> None:
     assert set(items.relevant.nonzero()[1]) <= set(items.candidates)
 
 
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_cold_splits_leave_no_reaction_behind(side: str, data: Dataset) -> None:
+    """Also where somebody reacted to what they have no viewing of."""
+    rng = np.random.default_rng(0)
+    other = data.reactions.assign(item=rng.permutation(data.reactions["item"]))
+    make = evaluate.cold_users if side == "user" else evaluate.cold_items
+    split = make(replace(data, reactions=other), seed=0)
+    hidden = split.requests["user"] if side == "user" else split.candidates
+    assert len(split.train.reactions)
+    assert not split.train.reactions[side].isin(hidden).any()
+
+
+def test_a_split_without_anything_to_learn_says_so(data: Dataset) -> None:
+    once = data.interactions.assign(timestamp=pd.Timestamp("2024-01-01T00:00Z"))
+    with pytest.raises(ValueError, match="temporal split leaves 0 training events"):
+        evaluate.temporal_split(replace(data, interactions=once))
+
+
 def test_lists_hold_unseen_candidates_only(data: Dataset) -> None:
     split = evaluate.random_split(data, seed=0)
     for each in evaluate.run_all({"als": ALS(4), "popular": Popular()}, split):
@@ -175,6 +194,15 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
         interval = mean_interval(rng.beta(0.5, 2, size=80), seed=repeat, resamples=500)
         covered += interval.low <= 0.2 <= interval.high
     assert 0.91 <= covered / 300 <= 0.98
+
+
+def test_a_comparison_of_equals_rejects_about_one_time_in_twenty() -> None:
+    rng = np.random.default_rng(2)
+    rejected = sum(
+        difference_interval(rng.random(60), rng.random(60), seed=repeat).excludes_zero
+        for repeat in range(300)
+    )
+    assert 0.02 <= rejected / 300 <= 0.09
 
 
 def test_intervals_are_seeded_and_skip_the_undefined() -> None:

@@ -54,6 +54,18 @@ def test_extra_columns_become_features_but_identifiers_do_not(data: Dataset) -> 
     assert income[1].sum() == 1
 
 
+def test_flags_and_codes_keep_their_values(data: Dataset) -> None:
+    n = data.shape[1]
+    content = data.content.assign(
+        premium=[1] * 4 + [0] * (n - 4), stars=np.arange(n) % 5, type="x", score=np.inf
+    )
+    block = features.item_features(replace(data, content=content))
+    assert len(set(block.names)) == len(block.names)
+    assert column(block, "premium:1").sum() == 4
+    assert (block.families == "stars").sum() == 5
+    assert "extra-type:x" in block.names
+
+
 def test_normalised_rows_sum_to_one_or_stay_empty(data: Dataset) -> None:
     users = replace(data, users=data.users.assign(age=pd.NA, gender=None, region=None))
     users.users.loc[0, "gender"] = "f"

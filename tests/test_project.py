@@ -30,8 +30,8 @@ DEPENDENCIES = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev
 LEVELS = (
     {"schema"},
     {"data"},
-    {"metrics", "slate", "features", "sources", "synthetic", "abtest"},
-    {"models"},
+    {"metrics", "slate", "features", "sources", "world", "abtest"},
+    {"models", "synthetic"},
     {"evaluate"},
     {"recommender"},
     {"cli", "api"},

@@ -41,6 +41,11 @@ def test_ledger_sums_and_is_not_mutated() -> None:
         slate.add("taste", np.zeros((1, 2)))
 
 
+def test_scores_that_are_not_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="part 'taste' holds 1 NaN"):
+        slate_of(np.array([[1.0, np.nan]]))
+
+
 def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="has shape"):
         slate_of(np.zeros((2, 3))).add("friends", np.zeros((3, 2)))

@@ -10,7 +10,8 @@ from scipy import stats
 from firetv import synthetic
 from firetv.data import Tables, read_tables, write_tables
 from firetv.schema import DataError
-from firetv.synthetic import CONTEXTS, Truth, World, context_codes, generate, read_truth, simulate
+from firetv.synthetic import generate, read_truth, simulate
+from firetv.world import CONTEXTS, GENRES, Truth, World, context_codes
 
 TINY = World(users=40, content=60, watch_events=3000, days=70, influence=0.3, seed=7)
 
@@ -37,7 +38,7 @@ def daypart(hour: int) -> str:
 
 
 def naive_probabilities(tables: Tables, truth: Truth, event: pd.Series) -> np.ndarray:
-    """The definition in the module's docstring, item by item."""
+    """The law in the docstring of `firetv.world`, item by item."""
     at = event["timestamp"]
     context = {
         "daypart": daypart(at.hour),
@@ -434,13 +435,13 @@ def test_titles_are_unique_and_every_genre_has_some() -> None:
     tables, truth = simulate(World(users=2, content=20_000, watch_events=1))
     content = tables.content
     assert content["title"].is_unique
-    assert set(content["genres"].explode()) == set(synthetic.GENRES)
+    assert set(content["genres"].explode()) == set(GENRES)
     assert set(content["content_type"]) == {"movie", "series", "news", "sport", "kids"}
     minutes = content.groupby("content_type")["duration_minutes"].mean()
     assert minutes["kids"] < minutes["series"] < minutes["movie"]
-    shares = pd.DataFrame(truth.class_genres, columns=synthetic.GENRES).loc[truth.item_class]
+    shares = pd.DataFrame(truth.class_genres, columns=GENRES).loc[truth.item_class]
     named = [set(row) for row in content["genres"]]
-    columns = np.array(synthetic.GENRES)
+    columns = np.array(GENRES)
     assert named[:500] == [set(columns[row > 0]) for row in shares.to_numpy()[:500]]
 
 
