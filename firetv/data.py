@@ -124,13 +124,20 @@ def read_tables(folder: str | Path) -> Tables:
             except DataError as error:
                 problems += error.problems
     try:
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
     except DataError as error:
         problems += error.problems
     return Tables(**_validated(raw, where, problems), manifest=manifest)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read what a data folder says of itself; its name is all that is known without a manifest.
+
+    Raises
+    ------
+    DataError
+        If ``manifest.json`` is not a JSON object.
+    """
     path = folder / "manifest.json"
     if not path.is_file():
         return {"name": folder.name}

@@ -139,8 +139,11 @@ def _to_text(raw: pd.Series) -> pd.Series:
     whole = pd.api.types.is_float_dtype(raw) and raw.dropna().mod(1).eq(0).all()
     if whole and raw.abs().max() <= EXACT:
         raw = raw.astype("Int64")
-    text = raw.astype("str").where(raw.notna()).str.strip()
-    return text.mask(text == "")
+    try:
+        text = raw.astype("str").where(raw.notna()).str.strip()
+    except UnicodeDecodeError:  # bytes, from Parquet
+        return pd.Series(None, index=raw.index, name=raw.name, dtype="str")
+    return text.mask(text == "").astype("str")
 
 
 def _to_number(raw: pd.Series) -> pd.Series:
@@ -184,39 +187,35 @@ def _to_genres(raw: pd.Series) -> pd.Series:
     return pd.Series(lists, index=raw.index, name=raw.name, dtype=object)
 
 
+def _to_whole(raw: pd.Series) -> pd.Series:
+    number = _to_number(raw)
+    return number.where(number.mod(1).eq(0) & number.abs().le(EXACT)).astype("Int64")
+
+
+def _blank(raw: pd.Series, also: tuple[str, ...] = ("",)) -> pd.Series:
+    return raw.isna() | raw.astype(object).map(str).str.strip().str.lower().isin(also)
+
+
 def _convert(raw: pd.Series, column: pa.Column, where: str) -> tuple[pd.Series, Problem | None]:
     """One column in its schema's type, and what could not be converted."""
-    remedy = "Correct the values, or leave them empty."
+    kind, blank = str(column.dtype), ("",)
     if raw.name == "genres":
-        values = _to_genres(raw)
-        wrong, advice = "is not a list of text", "Write genres as A|B, or as a list of text."
-        bad = values.isna()
-        return values, _problem(where, raw[bad], wrong, advice) if bad.any() else None
-    kind = str(column.dtype)
-    if kind == TIMESTAMP:
+        values, reason = _to_genres(raw), "is not a list of text"
+        remedy = "Write genres as A|B, or as a list of text."
+    elif kind == TIMESTAMP:
         values, reason = _to_timestamp(raw), "is not an instant with a time zone"
         remedy = f"Write ISO 8601 with an offset, such as 2026-01-31T20:15:00Z, {ERA}."
     elif kind.startswith("datetime64"):
         values, reason, remedy = _to_date(raw), "is not a date", "Write dates as 2026-01-31."
     elif kind in ("float64", "Int64"):
-        values, reason = _to_number(raw), f"is not a {'whole ' * (kind == 'Int64')}number"
+        values = _to_whole(raw) if kind == "Int64" else _to_number(raw)
+        reason, blank = f"is not a {'whole ' * (kind == 'Int64')}number", MISSING_TEXT
+        remedy = "Correct the values, or leave them empty."
     else:
-        return _as_text(raw, where)
-    bad = values.isna() & raw.notna()
-    if kind != TIMESTAMP and not kind.startswith("datetime64") and raw.dtype.kind not in "iuf":
-        bad &= ~raw.astype("str").str.strip().str.lower().isin(MISSING_TEXT)
-    if kind == "Int64":
-        fraction = values.notna() & (values.mod(1).ne(0) | values.abs().gt(EXACT))
-        bad, values = bad | fraction, values.mask(fraction).astype("Int64")
-    return values, _problem(where, raw[bad], reason, remedy) if bad.any() else None
-
-
-def _as_text(raw: pd.Series, where: str) -> tuple[pd.Series, Problem | None]:
-    try:
-        return _to_text(raw).astype("str"), None
-    except UnicodeDecodeError:
-        empty = pd.Series(None, index=raw.index, name=raw.name, dtype="str")
-        return empty, _problem(where, raw, "holds bytes that are not UTF-8", "Store it as text.")
+        values, reason, remedy = _to_text(raw), "is not UTF-8 text", "Store it as text."
+    lost = raw[values.isna()]
+    bad = lost[~_blank(lost, blank)]
+    return values, _problem(where, bad, reason, remedy) if len(bad) else None
 
 
 def _schema_problems(name: str, frame: pd.DataFrame, where: str) -> list[Problem]:
@@ -283,10 +282,6 @@ def check_table(name: str, raw: pd.DataFrame, where: str) -> tuple[pd.DataFrame,
     if name == "content_reactions":
         problems += _empty_reactions(frame, where)
     return frame, sorted(problems, key=lambda p: (p.column, p.reason))
-
-
-def _blank(raw: pd.Series) -> pd.Series:
-    return raw.isna() | (raw.astype(object).astype("str").str.strip() == "")
 
 
 def _extra_problems(name: str, raw: pd.DataFrame, where: str) -> list[Problem]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import logging
 import os
 import subprocess
@@ -31,7 +30,7 @@ import pooch
 import requests
 from tqdm import tqdm
 
-from firetv.data import Tables, write_tables
+from firetv.data import Tables, read_manifest, write_tables
 from firetv.schema import TIMESTAMP, DataError, Problem
 
 logger = logging.getLogger(__name__)
@@ -84,9 +83,8 @@ def prepare(name: str, folder: Path, seed: int = 0) -> Path:
     DataError
         See :func:`load_tables`; or if the folder's tables come from elsewhere.
     """
-    manifest = folder / "manifest.json"
-    if manifest.is_file():
-        found = json.loads(manifest.read_text("utf-8"))
+    if (folder / "manifest.json").is_file():
+        found = read_manifest(folder)
         if (found.get("name"), found.get("seed")) == (name, seed):
             return folder
         what = f"holds {found.get('name')} with seed {found.get('seed')}, not {name} with {seed}"

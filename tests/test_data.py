@@ -242,6 +242,12 @@ def test_truncated_parquet_is_named(tables: Tables, tmp_path: Path) -> None:
     assert "watch_history.parquet: cannot be read" in complaint(tmp_path)
 
 
+def test_parquet_bytes_that_are_no_text_are_named(tables: Tables, tmp_path: Path) -> None:
+    ids = pd.Series([b"\xff"] * 600, dtype=object)
+    tables.watch_history.assign(user_id=ids).to_parquet(tmp_path / "watch_history.parquet")
+    assert "column user_id: is not UTF-8 text (600 rows)" in complaint(tmp_path)
+
+
 def test_parquet_without_time_zone_is_refused(tables: Tables, tmp_path: Path) -> None:
     naive = tables.watch_history["timestamp"].dt.tz_localize(None)
     tables.watch_history.assign(timestamp=naive).to_parquet(tmp_path / "watch_history.parquet")
