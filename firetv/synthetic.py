@@ -35,7 +35,7 @@ from scipy import sparse
 from scipy.special import expit, ndtri
 from tqdm import tqdm
 
-from firetv.data import SUFFIXES, Tables
+from firetv.data import SUFFIXES, Tables, read_manifest
 from firetv.schema import REACTIONS, SCHEMAS, DataError
 from firetv.world import (
     CONTEXTS,
@@ -51,6 +51,7 @@ from firetv.world import (
 )
 
 VERSION = 1  # raise it when the same parameters give other data
+SOURCE = "firetv.synthetic"  # what a manifest of ours begins its source with
 CHUNK = 1 << 16  # events held as a table at once; the output does not depend on it
 WEEK = 7  # days
 
@@ -286,7 +287,7 @@ def simulate(world: World) -> tuple[Tables, Truth]:
 # ------------------------------------------------------------------ files
 
 
-def generate(world: World, folder: str | Path, progress: bool = False) -> None:
+def generate(world: World, folder: str | Path) -> None:
     """Make a world and write it to a folder, by chunks.
 
     The tables are CSV for :func:`firetv.data.read_tables`. Beside them, for :func:`read_truth`,
@@ -298,21 +299,24 @@ def generate(world: World, folder: str | Path, progress: bool = False) -> None:
     world : World
     folder : path
         Made if absent; an earlier world in it is replaced.
-    progress : bool
-        Show a progress bar on standard error.
 
     Raises
     ------
     DataError
-        If the folder holds tables in another format, which would stand beside the new ones.
+        If the folder holds tables that are not an earlier world's.
+
+    Notes
+    -----
+    A progress bar goes to stderr, unless the environment sets ``TQDM_DISABLE=1``.
     """
     folder = Path(folder)
-    names = [f"{name}{suffix}" for name in SCHEMAS for suffix in SUFFIXES if suffix != ".csv"]
+    ours = read_manifest(folder).get("source", "").startswith(SOURCE)
+    names = [f"{n}{suffix}" for n in SCHEMAS for suffix in SUFFIXES if suffix != ".csv" or not ours]
     if strays := ", ".join(name for name in names if (folder / name).exists()):
         raise DataError(f"{folder} already holds {strays}. Remove them, or name another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
-        _write(world, Path(partial), progress)
+        _write(world, Path(partial))
         done = sorted(os.listdir(partial), key=lambda name: (name == "manifest.json", name))
         for name in {f"{table}.csv" for table in SCHEMAS} - set(done):
             (folder / name).unlink(missing_ok=True)
@@ -320,12 +324,12 @@ def generate(world: World, folder: str | Path, progress: bool = False) -> None:
             os.replace(Path(partial, name), folder / name)
 
 
-def _write(world: World, folder: Path, progress: bool) -> None:
+def _write(world: World, folder: Path) -> None:
     setting = plant(world)
     _write_truth(setting.truth, folder)
     sinks, columns, rows = {}, {}, Counter()
     with ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=world.watch_events, disable=not progress))
+        bar = stack.enter_context(tqdm(total=world.watch_events, desc="events"))
         for frames in chain([setting.tables.present()], _events(setting)):
             for name, frame in frames.items():
                 if frame.empty:
@@ -367,7 +371,7 @@ def _manifest(world: World, columns: Mapping[str, Sequence[str]]) -> dict[str, A
     parameters = json.dumps({"version": VERSION, **asdict(world)}, sort_keys=True)
     return {
         "name": "synthetic",
-        "source": f"firetv.synthetic, {parameters}",
+        "source": f"{SOURCE}, {parameters}",
         "licence": "CC0-1.0",
         "citation": "None needed: generated data.",
         "checksum": hashlib.sha256(parameters.encode()).hexdigest(),

@@ -54,8 +54,11 @@ def test_mistakes_are_named_without_a_traceback(words: tuple[str, ...], message:
     assert "Traceback" not in result.output
 
 
-def test_generate_never_overwrites_another_data_set(tables: Tables, tmp_path: Path) -> None:
-    write_tables(tables, tmp_path, "parquet")
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_generate_never_overwrites_another_data_set(
+    tables: Tables, tmp_path: Path, format: str
+) -> None:
+    write_tables(tables, tmp_path, format)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     result = firetv("generate", "--watch-events", 100, "--out", tmp_path)
     assert result.exit_code == 2
