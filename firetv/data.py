@@ -273,24 +273,36 @@ class Dataset:
         """Return users x items as CSR, float32, shape ``(n_users, n_items)``.
 
         ``seen`` holds 1 for every pair with an event, however often; ``rating`` the mean rating.
+        Built once and shared by all who ask: not to be written to.
         """
-        frame = self.interactions if values == "seen" else self.reactions.dropna(subset="rating")
-        amount = np.ones(len(frame)) if values == "seen" else frame["rating"].to_numpy(float)
+        return self._seen if values == "seen" else self._mean_rating
+
+    @cached_property
+    def _seen(self) -> sparse.csr_array:
+        seen = self._sum_by_pair(self.interactions, np.ones(len(self.interactions), np.float32))
+        seen.data[:] = 1
+        return seen
+
+    @cached_property
+    def _mean_rating(self) -> sparse.csr_array:
+        rated = self.reactions.dropna(subset="rating")
+        mean = self._sum_by_pair(rated, rated["rating"].to_numpy(float))
+        mean.data /= self._sum_by_pair(rated, np.ones(len(rated))).data
+        return mean.astype(np.float32)
+
+    def _sum_by_pair(self, frame: pd.DataFrame, amount: np.ndarray) -> sparse.csr_array:
         place = (frame["user"].to_numpy(), frame["item"].to_numpy())
-        total = sparse.csr_array((amount, place), shape=self.shape)
-        count = sparse.csr_array((np.ones(len(frame)), place), shape=self.shape)
-        total.data = (total.data / count.data).astype(np.float32)
-        return total.astype(np.float32)
+        return sparse.csr_array((amount, place), shape=self.shape)
 
     @cached_property
     def item_counts(self) -> np.ndarray:
         """Number of distinct viewers of each item, shape ``(n_items,)``, int64."""
-        return np.bincount(self.matrix().indices, minlength=self.shape[1])
+        return np.bincount(self._seen.indices, minlength=self.shape[1])
 
     @cached_property
     def user_counts(self) -> np.ndarray:
         """Number of distinct items of each user, shape ``(n_users,)``, int64."""
-        return np.diff(self.matrix().indptr)
+        return np.diff(self._seen.indptr)
 
     def until(self, instant: pd.Timestamp) -> Dataset:
         """Return what was known just before ``instant``: events at or after it are gone."""

@@ -52,7 +52,6 @@ class Split:
 
 def _split(
     name: str,
-    data: Dataset,
     train: Dataset,
     test: pd.DataFrame,
     candidates: np.ndarray | None = None,
@@ -63,7 +62,7 @@ def _split(
     Raises ValueError if nothing is left to learn from or to find.
     """
     pairs = test[["user", "item"]].to_numpy().T
-    held_out = sparse.csr_array((np.ones(len(test)), tuple(pairs)), shape=data.shape)
+    held_out = sparse.csr_array((np.ones(len(test)), tuple(pairs)), shape=train.shape)
     fresh = held_out > held_out.multiply(train.matrix())
     relevant = sparse.csr_array(fresh, dtype=np.float32)
     users = np.flatnonzero(np.diff(relevant.indptr))
@@ -93,12 +92,11 @@ def temporal_split(data: Dataset, test_share: float = 0.2) -> Split:
     """
     cut = data.interactions["timestamp"].quantile(1 - test_share)
     test = data.interactions[data.interactions["timestamp"] >= cut]
-    return _split("temporal", data, data.until(cut), test, at=cut)
+    return _split("temporal", data.until(cut), test, at=cut)
 
 
 def _masked(name: str, data: Dataset, held_out: np.ndarray, **options: np.ndarray) -> Split:
-    train = data.keep(~held_out)
-    return _split(name, data, train, data.interactions[held_out], **options)
+    return _split(name, data.keep(~held_out), data.interactions[held_out], **options)
 
 
 def _share_of_each_user(users: np.ndarray, order: np.ndarray, train_share: float) -> np.ndarray:

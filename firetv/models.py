@@ -97,11 +97,10 @@ class FactorStep:
         """
         users = requests["user"].to_numpy()
         known = (users >= 0) & self.known[users]
-        fallback = np.zeros_like(self.user_factors[:1], shape=(1, self.user_factors.shape[1] + 1))
-        fallback[0, -1] = 1  # a stranger's vector picks the popularity column alone
-        query = np.where(
-            known[:, None], np.pad(self.user_factors[users], ((0, 0), (0, 1))), fallback
-        )
+        # A stranger's vector picks the last column of the table, popularity, alone.
+        query = np.zeros((len(users), self.user_factors.shape[1] + 1), np.float32)
+        query[known, :-1] = self.user_factors[users[known]]
+        query[~known, -1] = 1
         table = np.column_stack([self.item_factors[items], self.popularity[items]])
         hidden = None
         if seen is not None:
@@ -135,12 +134,10 @@ class LinearStep:
         """Score every slot of the slate."""
         history = self.history[slate.users]
         known = (slate.users >= 0) & (np.diff(history.indptr) > 0)
-        if slate.items.ndim == 1:
-            taste = history @ self.weights[:, slate.items]
-            taste = taste.toarray() if sparse.issparse(taste) else taste
-        else:
-            taste = history @ self.weights
-            taste = taste.toarray() if sparse.issparse(taste) else taste
+        shared = slate.items.ndim == 1
+        taste = history @ (self.weights[:, slate.items] if shared else self.weights)
+        taste = taste.toarray() if sparse.issparse(taste) else taste
+        if not shared:
             taste = np.take_along_axis(taste, slate.items.astype(np.int64), axis=1)
         return _scored(slate, taste, known, self.popularity)
 
