@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from firetv import metrics
 from firetv.abtest import Interval, difference_interval, mean_interval
-from firetv.data import Dataset
+from firetv.data import KEYS, Dataset
 from firetv.features import genres
+from firetv.ranking import answerable, user_folds
 from firetv.slate import ExcludeSeen, Stage, chain, recommend, top, with_seed
 
 
@@ -157,6 +158,62 @@ def user_kfold(
     late = _share_of_each_user(users, order, 1 - test_share)
     for number in range(folds):
         yield _masked(f"user-fold-{number}", data, late & (fold[users] == number))
+
+
+def each_event(name: str, train: Dataset, events: pd.DataFrame, *, missed: bool = False) -> Split:
+    """Ask for every held-out event on its own, in its own context.
+
+    Parameters
+    ----------
+    name : str
+    train : Dataset
+    events : DataFrame
+        Held-out rows of the interactions, with whatever context was observed.
+    missed : bool
+        Whether to ask, in vain, for items that no model can find either, being unknown to training
+        or seen there by the user.
+
+    Returns
+    -------
+    Split
+        Requests have the columns of `events` besides ``user``, ``at`` and ``known``. A user has a
+        request for each event: intervals over users still treat them as one witness.
+    """
+    events = events if missed else answerable(events, train)
+    user, item = events["user"].to_numpy(), events["item"].to_numpy()
+    requests = events.drop(columns="item").rename(columns={"timestamp": "at"})
+    requests = requests.assign(known=train.user_counts[user] > 0).reset_index(drop=True)
+    place = (np.arange(len(events)), item)
+    shape = (len(events), train.shape[1])
+    relevant = sparse.csr_array((np.ones(len(events), np.float32), place), shape=shape)
+    return Split(name, train, requests, relevant, np.flatnonzero(train.item_counts))
+
+
+def event_folds(
+    data: Dataset, seed: int, folds: int = 5, least_rating: float = 0, *, missed: bool = False
+) -> Iterator[Split]:
+    """Yield one split per fold of events, every user's events dealt evenly to the folds.
+
+    Parameters
+    ----------
+    data : Dataset
+    seed : int
+    folds : int
+    least_rating : float
+        Where above 0, only held-out events that were rated then, and not worse, are asked for.
+    missed : bool
+        See :func:`each_event`.
+    """
+    fold = user_folds(data.interactions["user"].to_numpy(), folds, np.random.default_rng(seed))
+    liked = np.ones(len(fold), bool)
+    if least_rating:
+        good = data.reactions[data.reactions["rating"] >= least_rating]
+        key = pd.MultiIndex.from_frame(data.interactions[list(KEYS)])
+        liked = key.isin(pd.MultiIndex.from_frame(good[list(KEYS)]))
+    for number in range(folds):
+        held_out = data.interactions[(fold == number) & liked]
+        train = data.keep(fold != number)
+        yield each_event(f"event-fold-{number}", train, held_out, missed=missed)
 
 
 def cold_users(data: Dataset, seed: int, share: float = 0.2) -> Split:

@@ -49,6 +49,11 @@ class Features:
         """
         return Features(sparse.csr_array(normalize(self.matrix, norm="l1")), self.names)
 
+    def select(self, columns: np.ndarray) -> Features:
+        """Return some of the columns, by their numbers."""
+        names = tuple(self.names[column] for column in columns)
+        return Features(sparse.csr_array(self.matrix[:, columns]), names)
+
     def to_frame(self) -> pd.DataFrame:
         """Return a sparse DataFrame, for looking at."""
         return pd.DataFrame.sparse.from_spmatrix(self.matrix, columns=list(self.names))

@@ -188,6 +188,86 @@ class PopularStep:
 
 
 @dataclass(frozen=True)
+class RecentPopular:
+    """What people watch around the time of the request: popularity with exponential decay.
+
+    Before the request and after it, as far as the training data go: where they end before it, this
+    is recency, and where they do not, a control for all that goes with the time.
+
+    Attributes
+    ----------
+    scale : float
+        Hours after which an event weighs 1 / e.
+    prior : float
+        Weight of one event that every item is given.
+    """
+
+    scale: float = 24 * 30.0
+    prior: float = 0.1
+
+    def fit(self, data: Dataset) -> Step:
+        """Count events in steps of an eighth of the scale."""
+        width = pd.Timedelta(hours=self.scale / 8)
+        steps = data.interactions["timestamp"].dt.floor(width)
+        row, instants = pd.factorize(steps, sort=True)
+        place = (row, data.interactions["item"].to_numpy())
+        shape = (len(instants), data.shape[1])
+        counts = sparse.csr_array((np.ones(len(row)), place), shape=shape)
+        return RecentPopularStep(instants, width, counts, self.prior)
+
+
+@dataclass(frozen=True)
+class RecentPopularStep:
+    """Counts of events by time step, CSR of shape (T, n_items), and the step's ``width``."""
+
+    instants: pd.DatetimeIndex
+    width: pd.Timedelta
+    counts: sparse.csr_array
+    prior: float
+
+    def __call__(self, slate: Slate) -> Slate:
+        """Score every slot of the slate by the time of its request."""
+        row, asked = pd.factorize(slate.requests["at"].dt.floor(self.width))
+        apart = np.abs((asked.to_numpy()[:, None] - self.instants.to_numpy()) / self.width)
+        table = np.log(np.exp(-apart / 8) @ self.counts + self.prior).astype(np.float32)
+        scores = (
+            table[:, slate.items][row]
+            if slate.items.ndim == 1
+            else table[row[:, None], slate.items]
+        )
+        return slate.add("popularity", scores)
+
+
+@dataclass(frozen=True)
+class ContentProfile:
+    """Titles with the attributes that a user watches more than people in general do.
+
+    The score is the mean over an item's attributes of the log-ratio of the user's share of the
+    attribute to everybody's, the user's with a prior of everybody's.
+
+    Attributes
+    ----------
+    prior : float
+        Events of prior.
+    """
+
+    prior: float = 5.0
+
+    def fit(self, data: Dataset) -> Step:
+        """Compare profiles."""
+        features = item_features(data).normalised().matrix
+        watched = (data.matrix() @ features).toarray()
+        usual = watched.sum(axis=0) / max(1.0, watched.sum())
+        own = watched + self.prior * usual
+        own /= np.maximum(own.sum(axis=1, keepdims=True), 1e-12)
+        met = usual > 0  # an attribute that nobody watched says nothing
+        ratio = np.log(own / usual, where=met, out=np.zeros_like(own))
+        known = data.user_counts > 0
+        factors = np.where(known[:, None], ratio, 0).astype(np.float32)
+        return FactorStep(factors, features.toarray(), known, log_popularity(data))
+
+
+@dataclass(frozen=True)
 class ItemKNN:
     """Nearest neighbours between items by who saw them (Deshpande and Karypis 2004).
 

@@ -125,9 +125,18 @@ class Chain:
     stages: tuple[Stage | Step, ...]
 
     def fit(self, data: Dataset) -> Pipeline:
-        """Fit the stages one by one on the same data; plain steps pass through."""
-        fitted = (s.fit(data) if hasattr(s, "fit") else s for s in self.stages)
-        return Pipeline(tuple(fitted))
+        """Fit the stages one by one on the same data; plain steps pass through.
+
+        A stage with ``fit_after(upstream, data)`` learns from scores: it is handed the stages
+        before it, unfitted, to fit them on earlier events than those it learns from.
+        """
+        steps = []
+        for number, stage in enumerate(self.stages):
+            if hasattr(stage, "fit_after"):
+                steps.append(stage.fit_after(Chain(self.stages[:number]), data))
+            else:
+                steps.append(stage.fit(data) if hasattr(stage, "fit") else stage)
+        return Pipeline(tuple(steps))
 
 
 def chain(*stages: Stage | Step) -> Chain:
@@ -159,10 +168,10 @@ class _Top:
     k: int
 
     def __call__(self, slate: Slate) -> Slate:
-        return slate.take(_best(slate.scores, self.k))
+        return slate.take(best(slate.scores, self.k))
 
 
-def _best(scores: np.ndarray, k: int) -> np.ndarray:
+def best(scores: np.ndarray, k: int) -> np.ndarray:
     """Slots of the k highest scores, best first and ties by slot, int64 of shape (R, k)."""
     k = min(k, scores.shape[1])
     if k == 0 or len(scores) == 0:

@@ -30,6 +30,7 @@ import pooch
 import requests
 from tqdm import tqdm
 
+from firetv import comoda
 from firetv.data import Tables, read_manifest, write_tables
 from firetv.schema import TIMESTAMP, DataError, Problem
 
@@ -42,12 +43,12 @@ _BAR = {"unit": "B", "unit_scale": True, "disable": None}  # None: only where so
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file that holds a data set, and how to get and read it."""
+    """A file that holds a data set, and how to get and read it."""
 
     address: str  # a URL, or a pip requirement
     sha256: str
     download: Callable[[str, str, Any], None]  # (address, path, None), as pooch calls it
-    read: Callable[[zipfile.ZipFile], Any]
+    read: Callable[[Path], Any]
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,8 @@ def load_tables(name: str, seed: int = 0) -> Tables:
     DataError
         If the name is unknown, or the data set is not in the cache and nobody delivers it.
     """
-    path = fetch(name)
-    with zipfile.ZipFile(path) as archive:
-        content = SOURCES[name].archives[path.name].read(archive)
-    return SOURCES[name].transform(content, seed)
+    path, source = fetch(name), SOURCES[name]
+    return source.transform(source.archives[path.name].read(path), seed)
 
 
 def prepare(name: str, folder: Path, seed: int = 0) -> Path:
@@ -220,11 +219,11 @@ class MovieLens:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read_grouplens(archive: zipfile.ZipFile) -> MovieLens:
+def _read_grouplens(path: Path) -> MovieLens:
     """Read GroupLens's own zip: ``u.data``, ``u.user``, ``u.item``."""
 
     def read(name: str, sep: str, columns: list[str]) -> pd.DataFrame:
-        with archive.open(f"ml-100k/{name}") as file:
+        with zipfile.ZipFile(path) as archive, archive.open(f"ml-100k/{name}") as file:
             return pd.read_csv(file, sep=sep, names=columns, encoding="latin-1", **_VERBATIM)
 
     names = GENRES.split()
@@ -234,7 +233,7 @@ def _read_grouplens(archive: zipfile.ZipFile) -> MovieLens:
     return MovieLens(read("u.data", "\t", _RATINGS), read("u.user", "|", _USERS), items)
 
 
-def _read_recbole(archive: zipfile.ZipFile) -> MovieLens:
+def _read_recbole(path: Path) -> MovieLens:
     """Read RecBole's copy, whose ratings and users equal GroupLens's to the byte.
 
     Its titles and years are taken apart; put together they are u.item's names again, but for item
@@ -242,7 +241,8 @@ def _read_recbole(archive: zipfile.ZipFile) -> MovieLens:
     """
 
     def read(name: str, columns: list[str]) -> pd.DataFrame:
-        with archive.open(f"recbole/dataset_example/ml-100k/ml-100k.{name}") as file:
+        member = f"recbole/dataset_example/ml-100k/ml-100k.{name}"
+        with zipfile.ZipFile(path) as archive, archive.open(member) as file:
             return pd.read_csv(file, sep="\t", names=columns, header=0, **_VERBATIM)
 
     raw = read("item", ["item", "title", "year", "genres"])
@@ -357,6 +357,17 @@ SOURCES: Mapping[str, Source] = {
             ),
         },
         movielens_100k,
+    ),
+    "comoda": Source(
+        {
+            "LDOS-CoMoDa.csv": Archive(
+                comoda.URL,
+                "c62f8e6b234946d2026e51f338b46ec996063282d96a595b991c1434c023eb78",
+                _over_http,
+                comoda.read,
+            )
+        },
+        comoda.to_tables,
     ),
 }
 

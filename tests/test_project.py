@@ -29,10 +29,11 @@ DEPENDENCIES = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev
 # A module imports from levels above its own line only.
 LEVELS = (
     {"schema"},
-    {"data"},
-    {"metrics", "slate", "features", "sources", "world", "abtest"},
-    {"models", "synthetic"},
-    {"evaluate"},
+    {"data", "moments"},
+    {"metrics", "slate", "features", "comoda", "world", "abtest", "rules", "weather", "ratings"},
+    {"models", "synthetic", "sources", "lifts", "ranking"},
+    {"multipliers", "evaluate"},
+    {"context"},
     {"recommender"},
     {"cli", "api"},
 )

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from firetv import sources
+from firetv import comoda, sources
 from firetv.data import Tables, read_tables, write_tables
 from firetv.schema import DataError
 
@@ -152,11 +152,11 @@ def folder(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path / "cache" / NAME
 
 
-def use(monkeypatch: pytest.MonkeyPatch, filename: str, **changes: str) -> None:
-    source = sources.SOURCES[NAME]
+def use(monkeypatch: pytest.MonkeyPatch, filename: str, name: str = NAME, **changes: str) -> None:
+    source = sources.SOURCES[name]
     changed = dataclasses.replace(source.archives[filename], **changes)
     source = dataclasses.replace(source, archives={**source.archives, filename: changed})
-    monkeypatch.setitem(sources.SOURCES, NAME, source)  # type: ignore[arg-type]
+    monkeypatch.setitem(sources.SOURCES, name, source)  # type: ignore[arg-type]
 
 
 def offer_wheel(folder: Path) -> None:
@@ -263,7 +263,7 @@ def test_one_error_when_every_source_fails(folder: Path, monkeypatch: pytest.Mon
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(DataError, match=r"movielens-1m.*Choose from movielens-100k"):
+    with pytest.raises(DataError, match=r"movielens-1m.*Choose from movielens-100k, comoda"):
         sources.fetch("movielens-1m")
 
 
@@ -272,8 +272,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> sources.MovieLens:
-    with zipfile.ZipFile(grouplens_archive(tmp_path / ZIP)) as archive:
-        return sources.SOURCES[NAME].archives[ZIP].read(archive)
+    return sources.SOURCES[NAME].archives[ZIP].read(grouplens_archive(tmp_path / ZIP))
 
 
 @pytest.fixture
@@ -481,7 +480,110 @@ def test_completion_rises_with_the_rating(many: sources.MovieLens) -> None:
     np.testing.assert_allclose(means, [0.25, 0.40, 0.55, 0.70, 0.85], atol=0.03)
 
 
-# --- The real data set ---
+# --- CoMoDa ---
+
+CSV = "LDOS-CoMoDa.csv"
+VIEWINGS = """\
+23,14,5,900,1,20,2,3,1,2,3,3,7,2,2,1,1,1,1,234,36,9,2007,7,-1,-1,1303,1524,1656,9000000
+21,5,3,28,2,10,3,1,2,3,1,5,1,2,2,2,2,2,2,775,37,-1,1998,9,5,20,1636,1539,1402,-1
+23,5,1,33,1,20,2,-1,-1,-1,-1,-1,-1,-1,-1,-1,-1,-1,-1,775,37,-1,1998,9,5,20,1636,1539,1402,-1
+20,6,4,-1,1,10,3,4,3,4,2,4,4,2,2,1,1,2,1,-1,37,9,2008,-1,-1,-1,1373,1510,1691,24000000
+"""
+
+
+@pytest.fixture
+def viewings(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache folder of a world where a server has four viewings for the real file."""
+    server.content = VIEWINGS.encode()
+    monkeypatch.setenv("FIRETV_CACHE", str(tmp_path / "cache"))
+    use(monkeypatch, CSV, "comoda", address=server.url, sha256=sha256(server.content))
+    return tmp_path / "cache" / "comoda"
+
+
+def rows(table: pd.DataFrame | None) -> list[list[object]]:
+    """Values by row, "?" where one is missing."""
+    assert table is not None
+    return table.astype(object).where(table.notna(), "?").to_numpy().tolist()
+
+
+def test_comoda_viewings_hold_the_observed_context(viewings: Path) -> None:
+    tables = sources.load_tables("comoda")
+    assert tables.watch_history is not None
+    assert tables.content_reactions is not None
+    ids = [["user23", "content14"], ["user21", "content5"], ["user23", "content5"]]
+    ids += [["user20", "content6"]]
+    assert rows(tables.watch_history[["user_id", "content_id"]]) == ids
+    assert rows(tables.watch_history[["daypart", "daytype", "season"]]) == [
+        ["evening", "weekday", "summer"],
+        ["morning", "weekend", "autumn"],
+        ["?", "?", "?"],
+        ["night", "holiday", "winter"],
+    ]
+    assert rows(tables.watch_history[["location", "weather", "companion"]]) == [
+        ["friend's", "stormy", "family"],
+        ["home", "cloudy", "alone"],
+        ["?", "?", "?"],
+        ["public", "snowy", "colleagues"],
+    ]
+    hours = [f"2008-01-01 0{hour}:00:00+00:00" for hour in range(4)]
+    assert tables.watch_history["timestamp"].astype("str").tolist() == hours
+    keys = ["user_id", "content_id", "timestamp"]
+    assert_frame_equal(tables.watch_history[keys], tables.content_reactions[keys])
+    assert tables.content_reactions["rating"].tolist() == [5, 3, 1, 4]
+
+
+def test_comoda_users_have_the_first_age_that_can_be_true(viewings: Path) -> None:
+    assert rows(sources.load_tables("comoda").users) == [
+        ["user23", 33, "sex-1", "country-2"],
+        ["user21", 28, "sex-2", "country-3"],
+        ["user20", "?", "sex-1", "country-3"],
+    ]
+
+
+def test_comoda_content_without_what_is_not_known(viewings: Path) -> None:
+    content = sources.load_tables("comoda").content
+    assert content is not None
+    assert rows(content.drop(columns=["content_type", "genres"])) == [
+        ["content14", "Film 14", 2007, "country-36", "language-9", "director-234", 9_000_000],
+        ["content5", "Film 5", 1998, "country-37", "?", "director-775", "?"],
+        ["content6", "Film 6", 2008, "country-37", "language-9", "?", 24_000_000],
+    ]
+    assert content["genres"].tolist() == [["Comedy"], ["Documentary", "Sport"], []]
+    assert set(content["content_type"]) == {"movie"}
+
+
+def test_comoda_tables_survive_the_disk_and_every_column_is_marked(
+    viewings: Path, tmp_path: Path
+) -> None:
+    folder = sources.prepare("comoda", tmp_path / "tables", seed=3)
+    assert sources.prepare("comoda", folder, seed=3) == folder  # found, not written again
+    again, tables = read_tables(folder), sources.load_tables("comoda", seed=3)
+    assert again.content is not None
+    budget = pd.to_numeric(again.content["budget"]).astype("Int64")  # beyond the schema: text
+    again = dataclasses.replace(again, content=again.content.assign(budget=budget))
+    for name, table in tables.present().items():
+        assert_frame_equal(table, again.present()[name], obj=name)
+    marks = again.manifest["columns"]
+    assert {n: set(c) for n, c in marks.items()} == {n: set(t) for n, t in again.present().items()}
+    derived = {(n, c) for n, of in marks.items() for c, kind in of.items() if kind == "derived"}
+    assert derived == {
+        ("watch_history", "timestamp"),
+        ("content_reactions", "timestamp"),
+        ("content", "title"),
+        ("content", "content_type"),
+        ("content", "genres"),
+    }
+    assert again.manifest["checksum"] == sha256(VIEWINGS.encode())
+
+
+def test_comoda_with_a_wrong_checksum_is_refused(viewings: Path, server: Server) -> None:
+    server.content = VIEWINGS.replace("23,14,5", "23,14,4").encode()
+    with pytest.raises(DataError, match="does not match the known hash"):
+        sources.load_tables("comoda")
+    assert cached(viewings) == []
+
+
+# --- The real data sets ---
 
 
 @pytest.fixture(scope="session")
@@ -492,8 +594,7 @@ def movielens() -> sources.MovieLens:
         if os.environ.get("CI") or "does not match" in str(error):
             raise
         pytest.skip(f"no network: {error}")
-    with zipfile.ZipFile(path) as archive:
-        return sources.SOURCES[NAME].archives[path.name].read(archive)
+    return sources.SOURCES[NAME].archives[path.name].read(path)
 
 
 def test_real_values_are_the_published_ones(movielens: sources.MovieLens) -> None:
@@ -535,3 +636,42 @@ def test_real_tables(movielens: sources.MovieLens) -> None:
     assert titles["content1412"] == "Land Before Time III: The Time of the Great Giving"
     assert titles["content1633"] == "Á köldum klaka (Cold Fever)"
     assert rows["user_connections"] / 943 == pytest.approx(8, rel=0.1)
+
+
+def test_real_comoda() -> None:
+    path = sources.cache_folder("comoda") / CSV
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    tables = sources.load_tables("comoda")
+    counts = {name: len(table) for name, table in tables.present().items()}
+    assert counts == {
+        "watch_history": 2296,
+        "content_reactions": 2296,
+        "users": 121,
+        "content": 1232,
+    }
+    assert tables.manifest["checksum"] == sources.SOURCES["comoda"].archives[CSV].sha256
+    history, content, users = tables.watch_history, tables.content, tables.users
+    assert history is not None
+    assert content is not None
+    assert users is not None
+    assert history.duplicated(["user_id", "content_id"]).sum() == 25
+    for column, names in comoda.CONTEXT.items():
+        assert set(history[column].dropna()) == set(names)
+    known = history.notna().sum()
+    assert (known["daypart"], known["weather"], known["companion"]) == (2192, 2169, 2191)
+    assert history["companion"].value_counts()["alone"] == 1078
+    assert users["age"].agg(["min", "max", "count"]).tolist() == [15, 63, 98]
+    assert set(content["genres"].explode().dropna()) == set(comoda.GENRES.split()) - {"unknown"}
+    assert (content["genres"].str.len() == 0).sum() == 2
+
+
+def test_real_comoda_rows_of_a_user_or_film_agree() -> None:
+    path = sources.cache_folder("comoda") / CSV
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    raw = comoda.read(path)
+    films = raw.loc[:, "director":].columns
+    assert (raw.groupby("item")[films].nunique(dropna=False) == 1).all(axis=None)
+    people = raw.groupby("user")[["age", "sex", "region"]]
+    assert (people.nunique(dropna=False) == 1).all(axis=None)

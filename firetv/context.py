@@ -1,0 +1,356 @@
+"""Context: multipliers for the moment, by hand-written rules and learned from data.
+
+:class:`ContextBoost` is a stage behind any base model. It turns the base's scores into
+log-probabilities and adds, for each dimension of the request's context, the logarithm of a
+multiplier: the rule's, the one learned by :mod:`firetv.lifts`, or the learned one shrunk towards
+the rule. How much all of that counts is learned from events later than those the base knows.
+
+:class:`ContextSignals` gives the same quantities unweighted and taken apart, as features for a
+:class:`~firetv.ranking.Ranker`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from firetv.data import Dataset
+from firetv.lifts import shrunk_log_lift
+from firetv.moments import DIMENSIONS, UTC_CLOCK, Clock, describe
+from firetv.multipliers import Learning, Multipliers, cells, rule_multipliers, with_region
+from firetv.ranking import LATER, Choices, conditional_logit, later_slice, sample_candidates
+from firetv.rules import Rules, read_rules
+from firetv.slate import EMPTY, Chain, Pipeline, Slate, Step, chain
+
+MOST_CHOICES = 20_000  # later events that the strength is learned from
+NEGATIVES = 100  # items drawn beside each of them
+JOINT = "context:joint"
+
+Mode = Literal["off", "rules", "learned", "rules+learned"]
+
+
+@dataclass(frozen=True)
+class JointLift:
+    """Lift of an item by past events in contexts like this one, all dimensions together.
+
+    A past event counts by a kernel of the two contexts, ``exp(-width * mismatches)``, where a
+    dimension that either side does not know is half a mismatch. The lift is the item's weighted
+    number of events, scaled to all events, over its number of events, with a prior of `weight`
+    events on both.
+
+    Attributes
+    ----------
+    dimensions : tuple of str
+    contexts : DataFrame of J rows
+        The distinct joint contexts of past events, a column per dimension.
+    counts : CSR array of shape (J, n_items)
+    width, weight : float
+    """
+
+    dimensions: tuple[str, ...]
+    contexts: pd.DataFrame
+    counts: sparse.csr_array
+    width: float
+    weight: float
+
+    @classmethod
+    def of(
+        cls,
+        data: Dataset,
+        moments: pd.DataFrame,
+        dimensions: Sequence[str],
+        width: float,
+        weight: float,
+    ) -> JointLift:
+        """Count past events by joint context and item."""
+        known = tuple(d for d in dimensions if moments[d].nunique() > 1)
+        joint = moments[list(known)].fillna("")
+        row = joint.groupby(list(known), sort=True).ngroup().to_numpy()
+        place = (row, data.interactions["item"].to_numpy())
+        shape = (row.max(initial=-1) + 1, data.shape[1])
+        counts = sparse.csr_array((np.ones(len(row)), place), shape=shape)
+        contexts = joint.drop_duplicates().sort_values(list(known), ignore_index=True)
+        return cls(known, contexts, counts, width, weight)
+
+    def log_lift(self, moments: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Log-lift of every item in every distinct context of the moments.
+
+        Returns
+        -------
+        float32 array of shape (C, n_items), int64 array of shape (R,)
+            And the row of each moment.
+        """
+        asked = moments[list(self.dimensions)].fillna("")
+        row = asked.groupby(list(self.dimensions), sort=True).ngroup().to_numpy()
+        distinct = asked.drop_duplicates().sort_values(list(self.dimensions))
+        mismatches = np.zeros((len(distinct), len(self.contexts)))
+        for name in self.dimensions:
+            one = distinct[name].to_numpy(object)[:, None]
+            other = self.contexts[name].to_numpy(object)[None]
+            unknown = (one == "") | (other == "")
+            mismatches += np.where(unknown, 0.5, one != other)
+        kernel = np.exp(-self.width * mismatches)
+        kernel *= self.counts.sum() / (kernel @ self.counts.sum(axis=1))[:, None]
+        near, usual = kernel @ self.counts, self.counts.sum(axis=0)
+        return shrunk_log_lift(near, usual, self.weight).astype(np.float32), row
+
+
+# ------------------------------------------------------------------ stages
+
+
+@dataclass(frozen=True)
+class ContextBoost:
+    """Re-ranking by the request's context: one part of the ledger for each dimension.
+
+    In a chain it follows a base model, whose scores it turns into log-probabilities over the
+    candidates (but for a constant of the request). Then a multiplier above one never lowers an
+    item's rank, whatever the sign of the base's scores.
+
+    Attributes
+    ----------
+    mode : {"off", "rules", "learned", "rules+learned"}
+        Hand-written multipliers, learned ones, learned ones shrunk towards the rules, or nothing.
+    dimensions : sequence of str
+        Of :data:`~firetv.moments.DIMENSIONS`.
+    attributes : sequence of str
+        Families of item features that may have lifts, such as ``genre``; all by default.
+    items, personal : bool
+        Whether single items, or users, have learned lifts of their own beside the attributes'.
+    joint : bool
+        Whether past events in similar contexts count as well, in the part ``context:joint``.
+    width, weight : float
+        Of its kernel, see :class:`JointLift`.
+    strength : float, optional
+        Factor on all log-multipliers; by default learned, and never negative.
+    rules : Rules, optional
+        The packaged ones by default.
+    clock : Clock
+        How instants are read.
+    seed : int
+        Of the draws that the strength is learned from.
+    """
+
+    mode: Mode = "rules+learned"
+    dimensions: Sequence[str] = DIMENSIONS
+    attributes: Sequence[str] = ()
+    items: bool = False
+    personal: bool = False
+    joint: bool = False
+    width: float = 2.5
+    weight: float = 0.3
+    strength: float | None = None
+    rules: Rules | None = None
+    clock: Clock = UTC_CLOCK
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode {self.mode!r}: use one of {', '.join(get_args(Mode))}")
+        if unknown := set(self.dimensions) - set(DIMENSIONS):
+            raise ValueError(f"unknown dimensions {sorted(unknown)}: use {', '.join(DIMENSIONS)}")
+        if self.strength is not None and self.strength < 0:
+            raise ValueError(f"strength {self.strength} is negative: it would turn rules around")
+
+    def fit(self, data: Dataset) -> Step:
+        """Learn without a base: see :meth:`fit_after`."""
+        return self.fit_after(chain(), data)
+
+    def fit_after(self, upstream: Chain, data: Dataset) -> Step:
+        """Learn multipliers from all events, and their strength from the last fifth.
+
+        The strength and the scale of each upstream part are fitted to what was chosen in that
+        fifth, by a conditional logit, with base and multipliers learned from the events before it.
+
+        Raises
+        ------
+        ValueError
+            If no event of the last fifth can serve, and something is to be learned from them.
+        """
+        if self.mode == "off":
+            return Pipeline(())
+        scales = self._scales(upstream, data)
+        strength = scales.pop(_TOTAL, 0.0) if self.strength is None else self.strength
+        return self._step(data, strength, scales)
+
+    def _scales(self, upstream: Chain, data: Dataset) -> dict[str, float]:
+        """Weights of the upstream parts, and of the sum of all log-multipliers."""
+        train, late = later_slice(data, LATER)
+        rng = np.random.default_rng(self.seed)
+        late = late.iloc[np.sort(rng.permutation(len(late))[:MOST_CHOICES])]
+        requests = late.rename(columns={"timestamp": "at"}).reset_index(drop=True)
+        user, item = late["user"].to_numpy(), late["item"].to_numpy()
+        items = sample_candidates(item, user, train, rng, NEGATIVES)
+        slate = upstream.fit(train)(Slate(requests, items))
+        parts = dict(slate.parts)
+        if self.strength is None:
+            bare = self._step(train, 1.0, {})(Slate(requests, items))
+            parts[_TOTAL] = sum(bare.parts.values(), np.zeros(slate.shape, np.float32))
+        if not parts:
+            return {}
+        if late.empty:
+            raise ValueError(
+                "no event of the last fifth is about a known, unseen item, so no strength can be "
+                "learned: give a strength, or more events"
+            )
+        choices = Choices(np.stack(list(parts.values()), axis=2), items != EMPTY, tuple(parts))
+        weights = conditional_logit(choices, nonnegative=True)
+        met = [name for name, part in parts.items() if name == _TOTAL or part.any()]
+        return {n: float(w) for n, w in zip(parts, weights, strict=True) if n in met}
+
+    def _step(self, data: Dataset, strength: float, scales: Mapping[str, float]) -> ContextStep:
+        rules = self.rules or read_rules()
+        prior = rules if "rules" in self.mode else Rules(())
+        learning = Learning.of(data, self.clock, self.attributes, prior)
+        found = [self._multipliers(learning, name) for name in self.dimensions]
+        learn = "learned" in self.mode
+        return ContextStep(
+            strength=strength,
+            scales=scales,
+            multipliers=tuple(m for m in found if m is not None),
+            attributes=learning.attributes.matrix,
+            joint=JointLift.of(data, learning.moments, self.dimensions, self.width, self.weight)
+            if self.joint and learn
+            else None,
+            users=data.users,
+            clock=self.clock,
+        )
+
+    def _multipliers(self, learning: Learning, dimension: str) -> Multipliers | None:
+        found = None
+        if "learned" in self.mode:
+            found = learning.multipliers(dimension, items=self.items, personal=self.personal)
+        if found is None and "rules" in self.mode:  # nothing to learn from: the rule as it stands
+            found = rule_multipliers(dimension, learning.rules, learning.attributes)
+        return found
+
+
+_TOTAL = "context"  # the sum of all log-multipliers, while their strength is learned
+
+
+@dataclass(frozen=True)
+class ContextStep:
+    """A fitted :class:`ContextBoost`.
+
+    Attributes
+    ----------
+    strength : float
+        Factor on every log-multiplier.
+    scales : mapping of str to float
+        Factor on each upstream part; 1 for others.
+    multipliers : tuple of Multipliers
+        One for each dimension that something is known of.
+    attributes : CSR array of shape (n_items, G)
+    joint : JointLift, or None
+    users : DataFrame
+        Whose ``region`` tells the time zone.
+    clock : Clock
+    """
+
+    strength: float
+    scales: Mapping[str, float]
+    multipliers: tuple[Multipliers, ...]
+    attributes: sparse.csr_array
+    joint: JointLift | None
+    users: pd.DataFrame
+    clock: Clock
+
+    def __call__(self, slate: Slate) -> Slate:
+        """Scale the parts that are there, and add one for each dimension that is known."""
+        scaled = {
+            name: part * np.float32(self.scales[name]) if name in self.scales else part
+            for name, part in slate.parts.items()
+        }
+        slate = replace(slate, parts=scaled)
+        moments = self.moments(slate.requests)
+        for each in self.multipliers:
+            rows = each.codes(moments)
+            if (rows < len(each.values)).any():
+                slate = slate.add(f"context:{each.dimension}", self._part(each, rows, slate))
+        if self.joint is not None:
+            table, rows = self.joint.log_lift(moments)
+            slate = slate.add(JOINT, cells(np.float32(self.strength) * table, rows, slate.items))
+        return slate
+
+    def moments(self, requests: pd.DataFrame) -> pd.DataFrame:
+        """Describe the moments of requests, as :func:`~firetv.moments.describe` does."""
+        return describe(with_region(requests, self.users, self.clock), self.clock)
+
+    def _part(self, each: Multipliers, rows: np.ndarray, slate: Slate) -> np.ndarray:
+        part = cells(np.float32(self.strength) * each.table, rows, slate.items)
+        if each.personal is None:
+            return part
+        known = (slate.users >= 0) & (rows < len(each.values))
+        own = each.personal[np.where(known, slate.users * len(each.values) + rows, 0)]
+        lift = np.where(known[:, None], (own @ self.attributes.T).toarray(), 0)
+        if slate.items.ndim == 2:
+            lift = np.take_along_axis(lift, slate.items.astype(np.int64), axis=1)
+        else:
+            lift = lift[:, slate.items]
+        return part + np.float32(self.strength) * lift
+
+
+@dataclass(frozen=True)
+class ContextSignals:
+    """Log-lifts as features for a :class:`~firetv.ranking.Ranker`: unweighted, taken apart.
+
+    Parts are ``context:weather/genre`` for each dimension and family of attributes,
+    ``context:weather/item`` for single items, and ``context:joint`` for each width of the kernel.
+
+    Attributes
+    ----------
+    dimensions, attributes, clock
+        As for :class:`ContextBoost`.
+    item_weight : float
+        Events of prior of the lifts of single items.
+    widths : sequence of float
+        Of the kernels; none for no joint lifts.
+    weight : float
+        Events of prior of each item in the joint lifts.
+    """
+
+    dimensions: Sequence[str] = DIMENSIONS
+    attributes: Sequence[str] = ()
+    item_weight: float = 3.0
+    widths: Sequence[float] = (1.0, 2.5)
+    weight: float = 0.3
+    clock: Clock = UTC_CLOCK
+
+    def fit(self, data: Dataset) -> Step:
+        """Learn the lifts."""
+        learning = Learning.of(data, self.clock, self.attributes, Rules(()))
+        found = [learning.multipliers(name, items=self.item_weight) for name in self.dimensions]
+        joint = {
+            f"{JOINT}/{width:g}": JointLift.of(
+                data, learning.moments, self.dimensions, width, self.weight
+            )
+            for width in self.widths
+        }
+        known = tuple(m for m in found if m is not None)
+        return ContextSignalsStep(known, joint, data.users, self.clock)
+
+
+@dataclass(frozen=True)
+class ContextSignalsStep:
+    """Fitted :class:`ContextSignals`."""
+
+    multipliers: tuple[Multipliers, ...]
+    joint: Mapping[str, JointLift]
+    users: pd.DataFrame
+    clock: Clock
+
+    def __call__(self, slate: Slate) -> Slate:
+        """Add every signal as a part of its own."""
+        moments = describe(with_region(slate.requests, self.users, self.clock), self.clock)
+        for each in self.multipliers:
+            rows = each.codes(moments)
+            for family, table in each.families.items():
+                name = f"context:{each.dimension}/{family}"
+                slate = slate.add(name, cells(table, rows, slate.items))
+        for name, joint in self.joint.items():
+            slate = slate.add(name, cells(*joint.log_lift(moments), slate.items))
+        return slate

@@ -1,0 +1,338 @@
+"""Log-lifts: how much more often something is watched in one context than in general.
+
+The lift of an item with attributes ``a`` in the context value ``v`` is, by Bayes' rule,
+
+    p(item | v) / p(item)  =  p(v | a) / p(v),
+
+so lifts are learned by a multinomial logit of the context value on the attributes, one event a
+row. It takes correlated attributes (genre, decade, country) apart, and averages to one over the
+contexts. Coefficients have a normal prior, around a rule or around zero, whose variance is learned
+from the data for each family of attributes (empirical Bayes; MacKay 1992), so that thin cells stay
+near it. Intervals allow for users who are alike within themselves (Liang and Zeger 1986).
+
+What single items and single people add to that is a gamma-Poisson multiplier of observed over
+expected counts (Clayton and Kaldor 1987), shrunk towards one by an amount learned likewise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, sparse
+from scipy.special import gammaln, log_softmax, softmax
+from scipy.stats import norm
+
+from firetv.features import Features
+
+FIRST_VARIANCE = 0.1  # of log-lifts, before the data have spoken
+LEAST_VARIANCE = 1e-5
+INTERCEPT_PRECISION = 1e-3  # only one of the intercepts' directions is undetermined
+ROUNDS = 20  # of empirical Bayes
+TOLERANCE = 0.03  # relative change of the variances
+STEPS = 30  # of Newton's method
+CONVERGED = 1e-3  # rise of the log-posterior that a step still promises
+HABIT_WEIGHT = 10.0  # events of prior of a user's own habits
+WEIGHTS = (0.1, 1e4)  # least and most events of prior
+STRATUM_WEIGHT = 1.0  # the same for a stratum, which has many more events
+
+
+@dataclass(frozen=True)
+class Lifts:
+    """What one dimension of the context does to attributes.
+
+    Attributes
+    ----------
+    values : tuple of str
+        The V values of the dimension.
+    names : tuple of str
+        The G attributes, ``family:level``.
+    share : float64 array of shape (V,)
+        How often each value is met.
+    coefficients : float64 array of shape (V, 1 + G)
+        Intercept and log-lifts of each value.
+    covariance : float64 array of shape (V * (1 + G), V * (1 + G))
+        Of the coefficients, in that order.
+    counts : float64 array of shape (V, G)
+        Events of each value with each attribute.
+    deviation : dict of str to float
+        Standard deviation of true log-lifts around their prior that was learned, by family.
+    """
+
+    values: tuple[str, ...]
+    names: tuple[str, ...]
+    share: np.ndarray
+    coefficients: np.ndarray
+    covariance: np.ndarray
+    counts: np.ndarray
+    deviation: dict[str, float]
+
+    def log_lift(self, attributes: sparse.csr_array) -> np.ndarray:
+        """Log-lift of items in each value, (n, G) attributes to (V, n) float64."""
+        logits = _with_intercept(attributes) @ self.coefficients.T
+        return (log_softmax(logits, axis=1) - np.log(self.share)).T
+
+    def contrast(self) -> np.ndarray:
+        """Matrix that turns coefficients into what a table shows, (V * G, V * (1 + G)).
+
+        A log-lift is shown against the base rate: its mean over the values, as often as they are
+        met, is zero, and so is its mean over the levels of a family, as often as they are watched.
+        """
+        n_values, n_names = len(self.values), len(self.names)
+        over_values = np.eye(n_values) - self.share
+        family = np.array([name.split(":", 1)[0] for name in self.names])
+        watched = self.counts.sum(axis=0) * (family[:, None] == family)
+        over_levels = np.eye(n_names) - watched / watched.sum(axis=1, keepdims=True)
+        over_levels = np.column_stack([np.zeros(n_names), over_levels])
+        return np.kron(over_values, over_levels)
+
+    def table(self, confidence: float = 0.9) -> pd.DataFrame:
+        """Log-lift of each attribute in each value, with its interval and count.
+
+        Returns
+        -------
+        DataFrame
+            ``value, attribute, log_lift, low, high, n``: V * G rows.
+        """
+        contrast = self.contrast()
+        mean = contrast @ self.coefficients.ravel()
+        deviation = np.sqrt(np.einsum("ij,ij->i", contrast @ self.covariance, contrast))
+        margin = norm.ppf((1 + confidence) / 2) * deviation
+        return pd.DataFrame(
+            {
+                "value": np.repeat(self.values, len(self.names)),
+                "attribute": np.tile(self.names, len(self.values)),
+                "log_lift": mean,
+                "low": mean - margin,
+                "high": mean + margin,
+                "n": self.counts.ravel().round().astype(int),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class _Events:
+    """Events of one dimension: what the logit is fitted on."""
+
+    codes: np.ndarray  # (E,), context value
+    items: np.ndarray  # (E,)
+    design: sparse.csr_array  # (n_items, D), with D = 1 + G
+    squares: sparse.csr_array  # (n_items, D * D), each row's outer product with itself
+    n_values: int
+
+    @classmethod
+    def of(
+        cls, codes: np.ndarray, items: np.ndarray, attributes: sparse.csr_array, n_values: int
+    ) -> _Events:
+        ones = sparse.csr_array(np.ones((attributes.shape[0], 1)))
+        design = sparse.csr_array(sparse.hstack([ones, attributes], format="csr"))
+        return cls(codes, items, design, _squares(design), n_values)
+
+    def probabilities(self, theta: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        """Probability of each value for each event, (E, V)."""
+        return softmax((self.design @ theta.T)[self.items] + offset, axis=1)
+
+    def log_likelihood(self, theta: np.ndarray, offset: np.ndarray) -> float:
+        """Log-probability of the values that were met, summed."""
+        log_p = log_softmax((self.design @ theta.T)[self.items] + offset, axis=1)
+        return np.take_along_axis(log_p, self.codes[:, None], axis=1).sum()
+
+    def gradient(self, p: np.ndarray) -> np.ndarray:
+        """Slope of the log-likelihood, (V, 1 + G)."""
+        met = np.arange(self.n_values) == self.codes[:, None]
+        return np.stack([self._by_item(r) @ self.design for r in (met - p).T])
+
+    def information(self, p: np.ndarray) -> np.ndarray:
+        """Negative curvature of the log-likelihood, (V * D, V * D), in blocks of values."""
+        width = self.design.shape[1]
+        one, other = np.tril_indices(self.n_values)
+        pairs = zip(one, other, strict=True)
+        weight = [self._by_item(p[:, a] * ((a == b) - p[:, b])) for a, b in pairs]
+        block = (np.stack(weight) @ self.squares).reshape(-1, width, width)
+        blocks = np.empty((self.n_values, width, self.n_values, width))
+        blocks[one, :, other], blocks[other, :, one] = block, block
+        return blocks.reshape(self.n_values * width, self.n_values * width)
+
+    def scores(self, p: np.ndarray, users: np.ndarray) -> np.ndarray:
+        """Each user's part of the gradient, (number of users, V * D)."""
+        met = np.arange(self.n_values) == self.codes[:, None]
+        shape = (users.max() + 1, self.design.shape[0])
+        by_item = (sparse.csr_array((r, (users, self.items)), shape=shape) for r in (met - p).T)
+        return np.hstack([(each @ self.design).toarray() for each in by_item])
+
+    def counts(self) -> np.ndarray:
+        """Number of events of each value and item, (V, n_items)."""
+        return np.stack([self._by_item(self.codes == v) for v in range(self.n_values)])
+
+    def _by_item(self, amount: np.ndarray) -> np.ndarray:
+        return np.bincount(self.items, amount, minlength=self.design.shape[0])
+
+
+def _squares(rows: sparse.csr_array) -> sparse.csr_array:
+    """Outer product of each row with itself, (n, D) to (n, D * D)."""
+    n, width = rows.shape
+    row = np.repeat(np.arange(n), np.diff(rows.indptr))
+    entries = sparse.csr_array((np.ones(rows.nnz), (np.arange(rows.nnz), row)), (rows.nnz, n))
+    one, other = sparse.coo_array(entries @ entries.T).coords  # entries of the same row
+    column = rows.indices[one].astype(np.int64) * width + rows.indices[other]
+    place = (row[one], column)
+    return sparse.csr_array((rows.data[one] * rows.data[other], place), (n, width**2))
+
+
+def _habits(codes: np.ndarray, strata: np.ndarray, p: np.ndarray, weight: float) -> np.ndarray:
+    """Log of observed over expected counts of each value in an event's stratum, shrunk, (E, V)."""
+    n_values = p.shape[1]
+    size = (strata.max() + 1) * n_values
+    cells = strata[:, None] * n_values + np.arange(n_values)
+    observed = np.bincount(strata * n_values + codes, minlength=size)
+    expected = np.bincount(cells.ravel(), p.ravel(), minlength=size)
+    return shrunk_log_lift(observed, expected, weight)[cells]
+
+
+def learn_lifts(
+    values: Sequence[str],
+    codes: np.ndarray,
+    items: np.ndarray,
+    users: np.ndarray,
+    attributes: Features,
+    prior: np.ndarray,
+    strata: Sequence[np.ndarray] = (),
+) -> Lifts:
+    """Learn the lifts of one dimension from events.
+
+    What a user, or a stratum, meets more often than the items explain is a habit, not a lift:
+    somebody who only watches at night lends the night none of their taste.
+
+    Parameters
+    ----------
+    values : sequence of V str
+    codes, items, users : int arrays of shape (E,)
+        Context value, item and user of each event.
+    attributes : Features of n_items rows and G columns
+        Rows of a family sum to one, or to zero where nothing is known.
+    prior : float array of shape (V, G)
+        Log-multipliers that a thin cell is drawn to; zero for none.
+    strata : sequence of int arrays of shape (E,)
+        Codes from 0 of other dimensions that go together with this one, such as the day type
+        where it is the daypart that is learned.
+
+    Returns
+    -------
+    Lifts
+    """
+    events = _Events.of(codes, items, attributes.matrix, len(values))
+    users = np.unique(users, return_inverse=True)[1]
+    blocks = [(users, HABIT_WEIGHT), *((stratum, STRATUM_WEIGHT) for stratum in strata)]
+    family, labels = pd.factorize(attributes.families)
+    mean = np.column_stack([np.zeros(len(values)), prior])
+    theta, offset = mean, np.zeros((len(codes), len(values)))
+    variance = np.full(len(labels), FIRST_VARIANCE)
+    for _ in range(ROUNDS):
+        precision = np.tile(np.r_[INTERCEPT_PRECISION, 1 / variance[family]], len(values))
+        theta, inverse = _maximise(events, theta, offset, mean, precision)
+        for stratum, weight in blocks:
+            p = events.probabilities(theta, offset)
+            offset = offset + _habits(codes, stratum, p, weight)
+        before, variance = variance, _variance(family, theta - mean, precision, inverse)
+        if (np.abs(np.log(variance / before)) < TOLERANCE).all():
+            break
+    scores = events.scores(events.probabilities(theta, offset), users)
+    covariance = inverse @ (scores.T @ scores + np.diag(precision)) @ inverse
+    counts = events.counts()
+    return Lifts(
+        tuple(values),
+        attributes.names,
+        counts.sum(axis=1) / counts.sum(),
+        theta,
+        covariance,
+        counts @ attributes.matrix,
+        dict(zip(labels, np.sqrt(variance).tolist(), strict=True)),
+    )
+
+
+def _with_intercept(attributes: sparse.csr_array) -> sparse.csr_array:
+    ones = sparse.csr_array(np.ones((attributes.shape[0], 1)))
+    return sparse.csr_array(sparse.hstack([ones, attributes], format="csr"))
+
+
+def _variance(
+    family: np.ndarray, found: np.ndarray, precision: np.ndarray, inverse: np.ndarray
+) -> np.ndarray:
+    """Variance of each family's log-lifts: sum of squares over the number the data determine."""
+    determined = 1 - precision * np.diag(inverse)
+    squares = np.bincount(family, (found[:, 1:] ** 2).sum(axis=0))
+    number = np.bincount(family, determined.reshape(found.shape)[:, 1:].sum(axis=0))
+    return np.maximum(squares / np.maximum(number, 1e-3), LEAST_VARIANCE)
+
+
+def _maximise(
+    events: _Events,
+    theta: np.ndarray,
+    offset: np.ndarray,
+    mean: np.ndarray,
+    precision: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior mode and inverse Hessian of a multinomial logit, by damped Newton steps."""
+
+    def log_posterior(theta: np.ndarray) -> float:
+        penalty = (precision * (theta - mean).ravel() ** 2).sum() / 2
+        return events.log_likelihood(theta, offset) - penalty
+
+    reached = log_posterior(theta)
+    for _ in range(STEPS):
+        p = events.probabilities(theta, offset)
+        gradient = events.gradient(p).ravel() - precision * (theta - mean).ravel()
+        hessian = events.information(p) + np.diag(precision)
+        inverse = np.linalg.inv(hessian)
+        step = inverse @ gradient
+        slope, step = gradient @ step, step.reshape(theta.shape)
+        while (value := log_posterior(theta + step)) < reached + slope / 1e4 and slope > CONVERGED:
+            step, slope = step / 2, slope / 2
+        if slope <= CONVERGED:
+            break
+        theta, reached = theta + step, value
+    return theta, inverse
+
+
+# ------------------------------------------------------------------ items and people
+
+
+def learn_shrinkage(observed: np.ndarray, expected: np.ndarray) -> float:
+    """Events of prior weight of a multiplier of expected counts, by maximum likelihood.
+
+    Counts are Poisson around expectation times a multiplier that is gamma-distributed with mean
+    one; the marginal is negative binomial (Clayton and Kaldor 1987). Kept within `WEIGHTS`.
+
+    Parameters
+    ----------
+    observed, expected : float arrays of one shape
+        Cells with nothing expected are left out.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> counts = rng.poisson(3.0 * rng.gamma(5.0, 1 / 5.0, size=20_000))
+    >>> round(learn_shrinkage(counts, np.full(20_000, 3.0)))
+    5
+    """
+    cells = expected > 0
+    n, e = observed[cells].astype(float), expected[cells].astype(float)
+
+    def loss(log_weight: float) -> float:
+        weight = np.exp(log_weight)
+        total = gammaln(n + weight) - gammaln(weight) + weight * np.log(weight / (weight + e))
+        return -(total - n * np.log(weight + e)).sum()
+
+    found = optimize.minimize_scalar(loss, bounds=np.log(WEIGHTS), method="bounded")
+    return float(np.exp(found.x))
+
+
+def shrunk_log_lift(observed: np.ndarray, expected: np.ndarray, weight: float) -> np.ndarray:
+    """Log of the posterior mean multiplier, ``(weight + observed) / (weight + expected)``."""
+    return np.log((weight + observed) / (weight + expected))

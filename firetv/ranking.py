@@ -1,0 +1,512 @@
+"""Learned combinations: many scores, one ranking, and still an additive ledger.
+
+A :class:`Ranker` learns how much each of several models and signals should count from events that
+none of them saw: the training data is split into folds, features of a held-out event come from
+models fitted on the other folds (stacking; Wolpert 1992). What is learned is the choice of one item
+among candidates, with the request's own context, by one of two learners: a conditional logit or
+LambdaMART. Both give a score that is a sum over features, so it can be read back from the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import lightgbm
+import numpy as np
+import pandas as pd
+from scipy import optimize
+from scipy.special import log_softmax
+
+from firetv.data import Dataset
+from firetv.slate import EMPTY, ExcludeSeen, Slate, Stage, Step, best, with_seed
+
+CHUNK_CELLS = 2_000_000  # request x candidate cells whose features are held at once
+LATER = 0.2  # share of the events, the last ones, that strengths are learned from
+
+
+# ------------------------------------------------------------------ choices to learn from
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What was chosen, among what else.
+
+    Attributes
+    ----------
+    features : float32 array of shape (R, K, D)
+        Slot 0 of each request is the item that was chosen.
+    valid : bool array of shape (R, K)
+        False where a slot holds no item.
+    names : tuple of str
+        Of the D features.
+    """
+
+    features: np.ndarray
+    valid: np.ndarray
+    names: tuple[str, ...]
+
+    def select(self, names: Sequence[str]) -> Choices:
+        """Return some of the features, in the order they have here."""
+        columns = [n for n, name in enumerate(self.names) if name in names]
+        kept = tuple(self.names[column] for column in columns)
+        return Choices(self.features[:, :, columns], self.valid, kept)
+
+
+def sample_candidates(
+    chosen: np.ndarray,
+    users: np.ndarray,
+    train: Dataset,
+    rng: np.random.Generator,
+    negatives: int,
+) -> np.ndarray:
+    """Draw items that a user might have chosen instead.
+
+    A conditional logit stays consistent when its alternatives are a uniform sample of the
+    candidates (McFadden 1978).
+
+    Parameters
+    ----------
+    chosen, users : int arrays of shape (R,)
+        Item and user codes of the choices.
+    train : Dataset
+        Candidates are the items it knows; what the user has seen in it is not drawn.
+    rng : Generator
+    negatives : int
+        Draws per choice, with replacement.
+
+    Returns
+    -------
+    int array of shape (R, 1 + negatives)
+        The chosen item first; :data:`~firetv.slate.EMPTY` where a draw was seen or chosen.
+    """
+    pool = np.flatnonzero(train.item_counts)
+    drawn = pool[rng.integers(len(pool), size=(len(chosen), negatives))]
+    seen = train.matrix()[np.maximum(users, 0)[:, None], drawn].toarray() > 0
+    taken = (seen & (users >= 0)[:, None]) | (drawn == chosen[:, None])
+    return np.column_stack([chosen, np.where(taken, EMPTY, drawn)])
+
+
+def answerable(events: pd.DataFrame, train: Dataset) -> pd.DataFrame:
+    """Return the events whose item is known to training and new to the user there."""
+    user, item = events["user"].to_numpy(), events["item"].to_numpy()
+    known = train.item_counts[item] > 0
+    return events[known & (train.matrix()[user, item] == 0)]
+
+
+def later_slice(data: Dataset, share: float) -> tuple[Dataset, pd.DataFrame]:
+    """Cut the last share of the events off: what came before, and those of them to learn from.
+
+    Anything fitted on scores sees scores of events that came after the ones its models know.
+    """
+    cut = data.interactions["timestamp"].quantile(1 - share)
+    late = data.interactions[data.interactions["timestamp"] >= cut]
+    train = data.until(cut)
+    return train, answerable(late, train)
+
+
+# ------------------------------------------------------------------ learners
+
+
+class Scorer(Protocol):
+    """A fitted learner: a score that is a sum over features."""
+
+    def score(self, features: np.ndarray) -> np.ndarray:
+        """Score rows of features, (n, D) to (n,)."""
+        ...
+
+    def contributions(self, features: np.ndarray) -> np.ndarray:
+        """Take the scores apart, (n, D) to (n, D), but for a constant that all rows share."""
+        ...
+
+
+class Learner(Protocol):
+    """A frozen dataclass of hyperparameters that learns to score what was chosen highest."""
+
+    def fit(self, choices: Choices) -> Scorer:
+        """Learn from choices."""
+        ...
+
+
+def conditional_logit(
+    choices: Choices, l2: float = 0.0, *, nonnegative: bool = False
+) -> np.ndarray:
+    """Weights that make the chosen items likely: maximum likelihood of a conditional logit.
+
+    The probability of a slot is ``softmax(features @ weights)`` over the request's slots
+    (McFadden 1974).
+
+    Parameters
+    ----------
+    choices : Choices
+    l2 : float
+        Penalty ``l2 / 2 * sum(weights**2)``, on the scale of one choice's log-likelihood.
+    nonnegative : bool
+        Keep every weight at or above zero.
+
+    Returns
+    -------
+    float64 array of shape (D,)
+
+    Raises
+    ------
+    ValueError
+        If there are no choices.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(4000, 6, 2))
+    >>> best = (x @ [2.0, 0.0] + rng.gumbel(size=(4000, 6))).argmax(axis=1)[:, None, None]
+    >>> x = np.concatenate([np.take_along_axis(x, best, 1), x], axis=1)
+    >>> np.put_along_axis(x, best + 1, np.nan, 1)
+    >>> valid = ~np.isnan(x).any(axis=2)
+    >>> conditional_logit(Choices(np.nan_to_num(x), valid, ("a", "b"))).round(1) + 0.0
+    array([2., 0.])
+    """
+    if not len(choices.features):
+        raise ValueError("a conditional logit needs at least one choice to learn from")
+    x = choices.features.astype(np.float64)
+    width = x.shape[2]
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        logits = np.where(choices.valid, x @ weights, -np.inf)
+        log_p = log_softmax(logits, axis=1)
+        expected = np.einsum("rk,rkd->d", np.exp(log_p), x)
+        gradient = expected - x[:, 0].sum(axis=0) + l2 * weights
+        return l2 / 2 * weights @ weights - log_p[:, 0].sum(), gradient
+
+    bounds = [(0.0, None)] * width if nonnegative else None
+    return optimize.minimize(loss, np.zeros(width), jac=True, method="L-BFGS-B", bounds=bounds).x
+
+
+@dataclass(frozen=True)
+class Logit:
+    """Conditional logit with an L2 penalty: see :func:`conditional_logit`."""
+
+    l2: float = 20.0
+
+    def fit(self, choices: Choices) -> Scorer:
+        """Maximise the penalised likelihood."""
+        return Linear(conditional_logit(choices, self.l2))
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A weighted sum: ``weights``, float64 of shape (D,)."""
+
+    weights: np.ndarray
+
+    def score(self, features: np.ndarray) -> np.ndarray:
+        """Weigh and add."""
+        return features @ self.weights
+
+    def contributions(self, features: np.ndarray) -> np.ndarray:
+        """Weigh."""
+        return features * self.weights
+
+
+@dataclass(frozen=True)
+class LambdaMART:
+    """Gradient-boosted trees for the order of lists (Burges 2010), by LightGBM.
+
+    Attributes
+    ----------
+    trees, leaves, learning_rate, min_leaf, l2, feature_share, row_share
+        See LightGBM's ``num_iterations, num_leaves, learning_rate, min_data_in_leaf, lambda_l2,
+        feature_fraction, bagging_fraction``.
+    cutoff : int
+        ``lambdarank_truncation_level``: pairs below this rank of both do not count.
+    seed : int
+        Of rows and features drawn. One thread, so that fits repeat.
+    """
+
+    trees: int = 100
+    leaves: int = 8
+    learning_rate: float = 0.07
+    min_leaf: int = 100
+    l2: float = 10.0
+    feature_share: float = 0.5
+    row_share: float = 0.8
+    cutoff: int = 20
+    seed: int = 0
+
+    def fit(self, choices: Choices) -> Scorer:
+        """Boost."""
+        chosen = np.zeros(choices.valid.shape, np.int8)
+        chosen[:, 0] = 1
+        rows = lightgbm.Dataset(
+            choices.features[choices.valid],
+            chosen[choices.valid],
+            group=choices.valid.sum(axis=1),
+        )
+        parameters = {
+            "objective": "lambdarank",
+            "lambdarank_truncation_level": self.cutoff,
+            "learning_rate": self.learning_rate,
+            "num_leaves": self.leaves,
+            "min_data_in_leaf": self.min_leaf,
+            "lambda_l2": self.l2,
+            "feature_fraction": self.feature_share,
+            "bagging_fraction": self.row_share,
+            "bagging_freq": 1,
+            "num_threads": 1,
+            "deterministic": True,
+            "force_row_wise": True,
+            "seed": self.seed,
+            "verbosity": -1,
+        }
+        return Trees(lightgbm.train(parameters, rows, self.trees).model_to_string())
+
+
+@dataclass(frozen=True)
+class Trees:
+    """A forest in LightGBM's text format, which is data and no code."""
+
+    text: str
+
+    def _booster(self) -> lightgbm.Booster:
+        return lightgbm.Booster(model_str=self.text)
+
+    def score(self, features: np.ndarray) -> np.ndarray:
+        """Add the trees up."""
+        return self._booster().predict(features, num_threads=1)
+
+    def contributions(self, features: np.ndarray) -> np.ndarray:
+        """Take scores apart by their exact Shapley values (TreeSHAP; Lundberg et al. 2020)."""
+        return self._booster().predict(features, pred_contrib=True, num_threads=1)[:, :-1]
+
+
+@dataclass(frozen=True)
+class Average:
+    """Scores of several learners, each divided by its deviation over the choices, and averaged."""
+
+    learners: Sequence[Learner] = (Logit(), LambdaMART())
+    seed: int = 0
+
+    def fit(self, choices: Choices) -> Scorer:
+        """Fit each learner by itself."""
+        rows = choices.features[choices.valid]
+        scorers = tuple(with_seed(learner, self.seed).fit(choices) for learner in self.learners)
+        deviations = tuple(float(np.std(scorer.score(rows))) or 1.0 for scorer in scorers)
+        return Mean(scorers, deviations)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of several scorers' scores over their deviations."""
+
+    scorers: tuple[Scorer, ...]
+    deviations: tuple[float, ...]
+
+    def score(self, features: np.ndarray) -> np.ndarray:
+        """Average scores."""
+        return self._mean([scorer.score(features) for scorer in self.scorers])
+
+    def contributions(self, features: np.ndarray) -> np.ndarray:
+        """Average contributions."""
+        return self._mean([scorer.contributions(features) for scorer in self.scorers])
+
+    def _mean(self, values: Sequence[np.ndarray]) -> np.ndarray:
+        pairs = zip(values, self.deviations, strict=True)
+        return sum(value / deviation for value, deviation in pairs) / len(values)
+
+
+# ------------------------------------------------------------------ stacking
+
+
+def user_folds(users: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
+    """Deal each user's events to folds in turn, from a random fold on; int64 of shape (n,).
+
+    A user with few events is in few folds, and every fold has its share of such users.
+    """
+    frame = pd.DataFrame({"user": users, "draw": rng.random(len(users))})
+    place = frame.groupby("user")["draw"].rank(method="first").to_numpy(np.int64)
+    return (place + rng.integers(folds, size=users.max(initial=0) + 1)[users]) % folds
+
+
+def centred(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Centre each row on the mean of its valid cells; 0 elsewhere."""
+    count = np.maximum(valid.sum(axis=1, keepdims=True), 1)
+    mean = np.where(valid, values, 0).sum(axis=1, keepdims=True) / count
+    return np.where(valid, values - mean, 0)
+
+
+def standardised(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Centre each row and scale its valid cells to a deviation of one; 0 elsewhere."""
+    values = centred(values, valid)
+    count = np.maximum(valid.sum(axis=1, keepdims=True), 1)
+    deviation = np.sqrt((values**2).sum(axis=1, keepdims=True) / count)
+    return np.divide(values, deviation, out=np.zeros_like(values), where=deviation > 1e-9)
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """One ranking from several models and signals, learned on out-of-fold events.
+
+    Attributes
+    ----------
+    models : mapping of str to Stage
+        Each gives one feature: its score, standardised over the request's candidates.
+    signals : sequence of Stage
+        Every part that they add is a feature as it is, centred.
+    learner : Logit, LambdaMART or Average
+    folds : int
+        Of the training data; 1 learns from its last fifth instead, whose features come from
+        models of the rest.
+    negatives : int
+        Candidates drawn beside each chosen item.
+    keep : int
+        Slots left: contributions, which cost more than scores, are worked out for these alone.
+    seed : int
+        Of folds, draws and models.
+    """
+
+    models: Mapping[str, Stage]
+    signals: Sequence[Stage] = ()
+    learner: Learner = field(default_factory=Logit)
+    folds: int = 5
+    negatives: int = 100
+    keep: int = 100
+    seed: int = 0
+
+    def fit(self, data: Dataset) -> Step:
+        """Learn the combination on held-out folds, with models and signals of all the data."""
+        return self.prepare(data).learn(self.learner)
+
+    def prepare(self, data: Dataset) -> Prepared:
+        """Work out the features that combinations are learned from.
+
+        Each held-out event that can be answered is a choice, with features from the other folds.
+        """
+        rng = np.random.default_rng(self.seed)
+        parts = [
+            self._features(train).choices(held_out, train, rng, self.negatives)
+            for train, held_out in self._held_out(data, rng)
+        ]
+        choices = Choices(
+            np.concatenate([p.features for p in parts]),
+            np.concatenate([p.valid for p in parts]),
+            parts[0].names,
+        )
+        return Prepared(choices, self._features(data), ExcludeSeen().fit(data), self.keep)
+
+    def _held_out(
+        self, data: Dataset, rng: np.random.Generator
+    ) -> Iterator[tuple[Dataset, pd.DataFrame]]:
+        if self.folds == 1:
+            yield later_slice(data, LATER)
+            return
+        fold = user_folds(data.interactions["user"].to_numpy(), self.folds, rng)
+        for number in range(self.folds):
+            train = data.keep(fold != number)
+            yield train, answerable(data.interactions[fold == number], train)
+
+    def _features(self, data: Dataset) -> FeatureStep:
+        return FeatureStep(
+            {name: with_seed(stage, self.seed).fit(data) for name, stage in self.models.items()},
+            tuple(with_seed(stage, self.seed).fit(data) for stage in self.signals),
+        )
+
+
+@dataclass(frozen=True)
+class FeatureStep:
+    """Fitted models and signals, whose scores are features; of these, ``names`` or all."""
+
+    models: Mapping[str, Step]
+    signals: tuple[Step, ...]
+    names: tuple[str, ...] | None = None
+
+    def __call__(self, slate: Slate) -> Slate:
+        """Add one part per feature to a bare slate."""
+        valid = slate.grid != EMPTY
+        bare = Slate(slate.requests, slate.items)
+        for name, model in self.models.items():
+            if self.names is None or name in self.names:
+                slate = slate.add(name, standardised(model(bare).scores, valid))
+        for signal in self.signals:
+            for name, part in signal(bare).parts.items():
+                if self.names is None or name in self.names:
+                    slate = slate.add(name, centred(part, valid))
+        return slate
+
+    def choices(
+        self, events: pd.DataFrame, train: Dataset, rng: np.random.Generator, negatives: int
+    ) -> Choices:
+        """Features of the items that events chose, and of a sample of the other candidates.
+
+        They are standardised over all candidates before the sample is drawn.
+        """
+        requests = events.rename(columns={"timestamp": "at"})
+        pool = np.flatnonzero(train.item_counts)
+        place = np.full(train.shape[1] + 1, EMPTY)  # the last, for EMPTY, stays so
+        place[pool] = np.arange(len(pool))
+        user, item = events["user"].to_numpy(), events["item"].to_numpy()
+        drawn = sample_candidates(item, user, train, rng, negatives)
+        unseen, rows = ExcludeSeen().fit(train), max(1, CHUNK_CELLS // len(pool))
+        chunks = []
+        for start in range(0, max(1, len(events)), rows):
+            slate = self(unseen(Slate(requests.iloc[start : start + rows], pool)))
+            slots = place[drawn[start : start + rows]]
+            taken = [np.take_along_axis(part, slots, 1) for part in slate.parts.values()]
+            chunks.append(np.stack(taken, axis=2))
+        return Choices(np.concatenate(chunks), drawn != EMPTY, tuple(slate.parts))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Features worked out once, for any number of combinations of them.
+
+    Attributes
+    ----------
+    choices : Choices
+        Out of fold.
+    features : FeatureStep
+        Of models and signals fitted on all the data.
+    unseen : Step
+    keep : int
+    """
+
+    choices: Choices
+    features: FeatureStep
+    unseen: Step
+    keep: int
+
+    def learn(self, learner: Learner, names: Sequence[str] | None = None) -> Step:
+        """Learn a combination of all features, or of those that are named."""
+        if names is None:
+            return RankerStep(self.features, learner.fit(self.choices), self.unseen, self.keep)
+        features = replace(self.features, names=tuple(names))
+        scorer = learner.fit(self.choices.select(names))
+        return RankerStep(features, scorer, self.unseen, self.keep)
+
+
+@dataclass(frozen=True)
+class RankerStep:
+    """The learned combination: the best ``keep`` unseen slots, with their ledger."""
+
+    features: FeatureStep
+    scorer: Scorer
+    unseen: Step
+    keep: int
+
+    def __call__(self, slate: Slate) -> Slate:
+        """Score all slots, keep the best, and say what each group of features contributes."""
+        slate = self.features(self.unseen(Slate(slate.requests, slate.items)))
+        score = self.scorer.score(_rows(slate)).reshape(slate.shape)
+        slate = slate.take(best(np.where(slate.grid == EMPTY, -np.inf, score), self.keep))
+        shares = self.scorer.contributions(_rows(slate)).reshape(*slate.shape, -1)
+        parts: dict[str, np.ndarray] = {}
+        for number, name in enumerate(slate.parts):
+            group = name.split("/")[0]
+            parts[group] = parts.get(group, 0) + shares[:, :, number]
+        ranked = Slate(slate.requests, slate.items)
+        for group, values in parts.items():
+            ranked = ranked.add(group, values)
+        return ranked
+
+
+def _rows(slate: Slate) -> np.ndarray:
+    """Features of each slot, (R * K, D)."""
+    return np.stack(list(slate.parts.values()), axis=2).reshape(-1, len(slate.parts))
