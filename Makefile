@@ -4,7 +4,7 @@
 # PYTHON=python3.12 make run   chooses the interpreter (3.11 or newer) for a new .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab notebooks lock clean
+.PHONY: help run test lab notebooks full lock clean
 
 BIN := .venv/bin
 # Each stamp carries a checksum, is written last and lies in .venv: after a changed lock, a moved
@@ -35,6 +35,10 @@ lab: $(PROJECT) ## open JupyterLab
 notebooks: $(PROJECT) ## execute the notebooks and keep their outputs in notebooks/
 	$(BIN)/firetv data movielens-100k
 	$(BIN)/firetv run --keep
+
+full: $(PROJECT) ## run notebook 04 with more seeds and worlds, into reports/full/
+	$(BIN)/firetv data movielens-100k
+	$(BIN)/firetv run 04 --params notebooks/params/04_full.yaml --out reports/full
 
 lock: $(PROJECT) ## pin every dependency of pyproject.toml in requirements.lock
 	$(PIP) install --upgrade --target .venv/uv uv

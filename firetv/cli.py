@@ -1,20 +1,26 @@
-"""The command line: data sets, synthetic worlds, notebook runs."""
+"""The command line: data sets, synthetic worlds, notebook runs, what a moment moves."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
+import numpy as np
+import pandas as pd
 import typer
 
-from firetv.data import read_tables
+from firetv.data import Dataset, load, read_tables
 from firetv.report import data_dir
 from firetv.schema import DataError
 from firetv.sources import SOURCES, prepare
 from firetv.synthetic import generate
+from firetv.weather import OpenMeteo, fill_weather
 from firetv.world import World
 
 app = typer.Typer(
@@ -23,6 +29,7 @@ app = typer.Typer(
 
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")]
 Count = Annotated[int, typer.Option(min=1)]
+NOON, ANY_DAY = datetime(2001, 1, 1, 12), datetime(2001, 1, 1)
 
 
 @contextmanager
@@ -97,6 +104,109 @@ def run(
         values = read_params(param or [], params)
         index = run_notebooks(notebooks or [], values, out=out, keep=keep)
         typer.echo(f"Open {index}")
+
+
+@app.command()
+def context(
+    user: Annotated[str, typer.Option(help="Whose list, such as user123.")],
+    time: Annotated[
+        datetime | None, typer.Option(formats=["%H:%M"], help="Local time of day.")
+    ] = None,
+    date: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"])] = None,
+    zone: Annotated[str, typer.Option(help="IANA name of the time zone.")] = "UTC",
+    country: Annotated[
+        str | None, typer.Option(help="ISO code: its calendar tells the festival of a date.")
+    ] = None,
+    weather: Annotated[str | None, typer.Option(help="Such as rainy.")] = None,
+    festival: Annotated[str | None, typer.Option(help="Such as Christmas.")] = None,
+    companion: Annotated[str | None, typer.Option(help="Such as family.")] = None,
+    place: Annotated[
+        str | None, typer.Option(metavar="LAT,LON", help="Asks Open-Meteo for its weather.")
+    ] = None,
+    k: Annotated[int, typer.Option(min=1, max=100, help="Length of the list.")] = 10,
+    mode: Annotated[str, typer.Option(help="off, rules, learned or rules+learned.")] = "rules",
+    strength: Annotated[
+        float | None, typer.Option(help="Of the context; 1 for rules, else learned by default.")
+    ] = None,
+    rules: Annotated[Path | None, typer.Option(help="A YAML file that overrides rules.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A folder of tables; MovieLens-100K by default.")
+    ] = None,
+    seed: Seed = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+) -> None:
+    """Show what a moment moves in somebody's list, and why; only what is given is known of it."""
+    # Here, because models take seconds to import and the other commands do not need them.
+    from firetv.context import ContextBoost
+    from firetv.explain import (
+        as_text,
+        before_and_after,
+        caveats,
+        forget,
+        headline,
+        moves,
+        stillness,
+    )
+    from firetv.models import LightFM
+    from firetv.moments import Clock, Context
+    from firetv.rules import read_rules
+
+    with _plain_errors(ValueError):
+        if all(given is None for given in (time, date, weather, festival, companion, place)):
+            names = "--time, --date, --weather, --festival, --companion or --place"
+            raise ValueError(f"nothing is known of the moment: give {names}")
+        clock = Clock(zone=zone, country=country)
+        moment = Context(_instant(time, date, zone), weather, festival, companion)
+        if strength is None and mode == "rules":
+            strength = 1.0
+        boost = ContextBoost(
+            mode, strength=strength, rules=read_rules(rules), clock=clock, seed=seed
+        )
+        if place is not None and weather is None:
+            moment = replace(moment, weather=_weather(place, date or datetime.now(ZoneInfo(zone))))
+        dataset = load(data or prepare("movielens-100k", data_dir() / "movielens-100k"))
+        request = moment.requests(_code(user, dataset))
+        request = forget(request, hour=time is None, day=date is None)
+        before, after, step = before_and_after(LightFM(seed=seed), boost, dataset, request)
+        moved = moves(before, after, step, dataset, k)
+    for caveat in caveats(after, step, dataset):
+        typer.echo(caveat, err=True)
+    if as_json:
+        typer.echo(moved.to_json(orient="records", force_ascii=False, indent=2))
+    else:
+        still = stillness(moved, boost, step)
+        typer.echo(
+            "\n\n".join(filter(None, (headline(request, boost, step), as_text(moved), still)))
+        )
+
+
+def _instant(time: datetime | None, date: datetime | None, zone: str) -> datetime | None:
+    """Join time and date; what is not asked for is noon, or any day, which is forgotten later."""
+    if time is None and date is None:
+        return None
+    return datetime.combine(date or ANY_DAY, (time or NOON).time(), ZoneInfo(zone))
+
+
+def _weather(place: str, day: datetime) -> str | None:
+    """Ask for the weather of a place."""
+    try:
+        latitude, longitude = map(float, place.split(","))
+    except ValueError as error:
+        raise ValueError(f"{place!r} is not a place: use LAT,LON such as 52.5,13.4") from error
+    frame = pd.DataFrame({"region": [place]})
+    days = pd.Series([pd.Timestamp(day.date())])
+    weather = fill_weather(frame, OpenMeteo({place: (latitude, longitude)}), days)["weather"]
+    if weather.isna().all():
+        typer.echo(f"no weather is known of {place} on {day:%Y-%m-%d}", err=True)
+    return weather.dropna().get(0)
+
+
+def _code(user: str, dataset: Dataset) -> np.ndarray:
+    """Look up a user."""
+    if user not in dataset.user_ids:
+        known = ", ".join(dataset.user_ids[:3])
+        raise ValueError(f"{user!r} is not one of the {dataset.shape[0]} users, such as {known}")
+    return dataset.user_ids.get_indexer([user])
 
 
 def _describe(folder: Path) -> None:

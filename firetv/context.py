@@ -20,12 +20,20 @@ import pandas as pd
 from scipy import sparse
 
 from firetv.data import Dataset
+from firetv.features import Features
 from firetv.lifts import shrunk_log_lift
-from firetv.moments import DIMENSIONS, UTC_CLOCK, Clock, describe
-from firetv.multipliers import Learning, Multipliers, cells, rule_multipliers, with_region
-from firetv.ranking import LATER, Choices, conditional_logit, later_slice, sample_candidates
+from firetv.moments import DIMENSIONS, UTC_CLOCK, Clock, describe, with_region
+from firetv.multipliers import Learning, Multipliers, cells, rule_multipliers
+from firetv.ranking import (
+    LATER,
+    Choices,
+    conditional_logit,
+    later_slice,
+    sample_candidates,
+    some,
+)
 from firetv.rules import Rules, read_rules
-from firetv.slate import EMPTY, Chain, Pipeline, Slate, Step, chain
+from firetv.slate import EMPTY, Chain, Slate, Step, chain
 
 MOST_CHOICES = 20_000  # later events that the strength is learned from
 NEGATIVES = 100  # items drawn beside each of them
@@ -68,7 +76,7 @@ class JointLift:
         weight: float,
     ) -> JointLift:
         """Count past events by joint context and item."""
-        known = tuple(d for d in dimensions if moments[d].nunique() > 1)
+        known = tuple(d for d in dimensions if moments[d].nunique() > 1) or tuple(dimensions[:1])
         joint = moments[list(known)].fillna("")
         row = joint.groupby(list(known), sort=True).ngroup().to_numpy()
         place = (row, data.interactions["item"].to_numpy())
@@ -153,8 +161,8 @@ class ContextBoost:
             raise ValueError(f"mode {self.mode!r}: use one of {', '.join(get_args(Mode))}")
         if unknown := set(self.dimensions) - set(DIMENSIONS):
             raise ValueError(f"unknown dimensions {sorted(unknown)}: use {', '.join(DIMENSIONS)}")
-        if self.strength is not None and self.strength < 0:
-            raise ValueError(f"strength {self.strength} is negative: it would turn rules around")
+        if self.strength is not None and not self.strength >= 0:
+            raise ValueError(f"strength {self.strength} is below 0: it would turn rules around")
 
     def fit(self, data: Dataset) -> Step:
         """Learn without a base: see :meth:`fit_after`."""
@@ -172,7 +180,8 @@ class ContextBoost:
             If no event of the last fifth can serve, and something is to be learned from them.
         """
         if self.mode == "off":
-            return Pipeline(())
+            nothing = Features(sparse.csr_array((data.shape[1], 0), dtype=np.float32), ())
+            return ContextStep(0.0, {}, (), nothing, None, data.users, self.clock)
         scales = self._scales(upstream, data)
         strength = scales.pop(_TOTAL, 0.0) if self.strength is None else self.strength
         return self._step(data, strength, scales)
@@ -181,7 +190,7 @@ class ContextBoost:
         """Weights of the upstream parts, and of the sum of all log-multipliers."""
         train, late = later_slice(data, LATER)
         rng = np.random.default_rng(self.seed)
-        late = late.iloc[np.sort(rng.permutation(len(late))[:MOST_CHOICES])]
+        late = some(late, MOST_CHOICES, rng)
         requests = late.rename(columns={"timestamp": "at"}).reset_index(drop=True)
         user, item = late["user"].to_numpy(), late["item"].to_numpy()
         items = sample_candidates(item, user, train, rng, NEGATIVES)
@@ -212,7 +221,7 @@ class ContextBoost:
             strength=strength,
             scales=scales,
             multipliers=tuple(m for m in found if m is not None),
-            attributes=learning.attributes.matrix,
+            attributes=learning.attributes,
             joint=JointLift.of(data, learning.moments, self.dimensions, self.width, self.weight)
             if self.joint and learn
             else None,
@@ -244,7 +253,7 @@ class ContextStep:
         Factor on each upstream part; 1 for others.
     multipliers : tuple of Multipliers
         One for each dimension that something is known of.
-    attributes : CSR array of shape (n_items, G)
+    attributes : Features of n_items rows and G columns
     joint : JointLift, or None
     users : DataFrame
         Whose ``region`` tells the time zone.
@@ -254,7 +263,7 @@ class ContextStep:
     strength: float
     scales: Mapping[str, float]
     multipliers: tuple[Multipliers, ...]
-    attributes: sparse.csr_array
+    attributes: Features
     joint: JointLift | None
     users: pd.DataFrame
     clock: Clock
@@ -286,7 +295,7 @@ class ContextStep:
             return part
         known = (slate.users >= 0) & (rows < len(each.values))
         own = each.personal[np.where(known, slate.users * len(each.values) + rows, 0)]
-        lift = np.where(known[:, None], (own @ self.attributes.T).toarray(), 0)
+        lift = np.where(known[:, None], (own @ self.attributes.matrix.T).toarray(), 0)
         if slate.items.ndim == 2:
             lift = np.take_along_axis(lift, slate.items.astype(np.int64), axis=1)
         else:

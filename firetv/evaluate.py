@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,11 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from firetv import metrics
-from firetv.abtest import Interval, difference_interval, mean_interval
+from firetv.abtest import clustered_interval, mean_interval
 from firetv.data import KEYS, Dataset
 from firetv.features import genres
-from firetv.ranking import answerable, user_folds
+from firetv.moments import DIMENSIONS, UTC_CLOCK, Clock, describe, with_region
+from firetv.ranking import Learner, Ranker, answerable, user_folds
 from firetv.slate import ExcludeSeen, Stage, chain, recommend, top, with_seed
 
 
@@ -176,12 +178,14 @@ def each_event(name: str, train: Dataset, events: pd.DataFrame, *, missed: bool 
     Returns
     -------
     Split
-        Requests have the columns of `events` besides ``user``, ``at`` and ``known``. A user has a
-        request for each event: intervals over users still treat them as one witness.
+        A request for each event: ``user``, ``at``, ``known``, and what of the moment is a column
+        of `events`; an item that the user has seen is relevant where `missed`. Intervals over
+        users still treat a user's requests as one witness.
     """
     events = events if missed else answerable(events, train)
     user, item = events["user"].to_numpy(), events["item"].to_numpy()
-    requests = events.drop(columns="item").rename(columns={"timestamp": "at"})
+    told = [name for name in ("user", "timestamp", "region", *DIMENSIONS) if name in events]
+    requests = events[told].rename(columns={"timestamp": "at"})  # nothing of how it turned out
     requests = requests.assign(known=train.user_counts[user] > 0).reset_index(drop=True)
     place = (np.arange(len(events)), item)
     shape = (len(events), train.shape[1])
@@ -271,6 +275,7 @@ def run_all(
     seeds: Sequence[int] = (0,),
     k: int = 10,
     n_jobs: int = 1,
+    processes: bool = False,
 ) -> list[Run]:
     """Run every pipeline once per seed, on one split or on a split for each seed.
 
@@ -284,8 +289,10 @@ def run_all(
     k : int
         Length of the lists.
     n_jobs : int
-        Fits side by side, in threads (implicit and LightFM release the interpreter); each keeps
-        to one BLAS thread, so results do not depend on the number.
+        Fits side by side, each with one BLAS thread, so results do not depend on the number.
+    processes : bool
+        Whether to use processes, at the price of copies; implicit and LightFM release the
+        interpreter, so that threads do for them.
 
     Returns
     -------
@@ -303,9 +310,100 @@ def run_all(
     ]
     # Last first: tables end with the costly models, and none of them should be left to run alone.
     with threadpool_limits(1, "blas"):
-        jobs = Parallel(n_jobs, backend="threading", return_as="generator")(reversed(work))
+        backend = "loky" if processes else "threading"
+        jobs = Parallel(n_jobs, backend=backend, return_as="generator")(reversed(work))
         runs = list(tqdm(jobs, total=len(work), desc=splits[0].name))
     return runs[::-1]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A combination to compare: a learner, and the features it may use, by how their names begin.
+
+    Examples
+    --------
+    >>> from firetv.ranking import Logit
+    >>> Variant(Logit(), ("ease", "context:")).chosen(["ease", "knn", "context:weather/item"])
+    ['ease', 'context:weather/item']
+    """
+
+    learner: Learner
+    use: tuple[str, ...]
+
+    def chosen(self, names: Sequence[str]) -> list[str]:
+        """Those of the names that begin as they should."""
+        return [name for name in names if name.startswith(self.use)]
+
+
+def run_variants(
+    ranker: Ranker,
+    variants: Mapping[str, Variant],
+    splits: Sequence[Split],
+    seeds: Sequence[int],
+    k: int = 10,
+    n_jobs: int = 1,
+) -> list[Run]:
+    """Run several combinations of one ranker's features, which are worked out once per split.
+
+    Parameters
+    ----------
+    ranker : Ranker
+        Its models and signals give the features; its learner is not used.
+    variants : mapping of name to Variant
+    splits : sequence of Split
+    seeds : sequence of int
+        One for each split.
+    k : int
+        Length of the lists.
+    n_jobs : int
+        Processes; results do not depend on the number.
+
+    Returns
+    -------
+    list of Run
+        Their ``fit_seconds`` leave out the features, which all variants share.
+    """
+    work = [
+        delayed(_run_variants)(ranker, variants, split, seed, k)
+        for split, seed in zip(splits, seeds, strict=True)
+    ]
+    jobs = Parallel(n_jobs, return_as="generator")(work)
+    return [each for found in tqdm(jobs, total=len(work), desc="splits") for each in found]
+
+
+def _run_variants(
+    ranker: Ranker, variants: Mapping[str, Variant], split: Split, seed: int, k: int
+) -> list[Run]:
+    with threadpool_limits(1, "blas"):
+        prepared = replace(ranker, seed=seed).prepare(split.train)
+        names = prepared.choices.names
+        runs = []
+        for name, variant in variants.items():
+            start = time.perf_counter()
+            step = prepared.learn(with_seed(variant.learner, seed), variant.chosen(names))
+            seconds = time.perf_counter() - start
+            runs.append(replace(run(name, step, split, seed, k), fit_seconds=seconds))
+        return runs
+
+
+def with_moments(data: Dataset, clock: Clock = UTC_CLOCK) -> Dataset:
+    """Return the data with the moment of each event in columns, as if it had been observed."""
+    moments = describe(with_region(data.interactions, data.users, clock), clock)
+    return replace(data, interactions=data.interactions.assign(**moments))
+
+
+def permuted_moments(data: Dataset, seed: int) -> Dataset:
+    """Shuffle the contexts of each user's events among them: a placebo.
+
+    Who was met in which contexts stays; which item went with which context is lost. Use
+    :func:`with_moments` first where contexts follow from the time.
+    """
+    events = data.interactions
+    names = [name for name in DIMENSIONS if name in events]
+    draw = np.random.default_rng(seed).random(len(events))
+    place, source = (np.lexsort((key, events["user"])) for key in (np.arange(len(events)), draw))
+    shuffled = events[names].iloc[source].set_axis(events.index[place])
+    return replace(data, interactions=events.assign(**shuffled.reindex(events.index)))
 
 
 def measure(runs: Sequence[Run], names: Sequence[str] = ("ndcg",)) -> pd.DataFrame:
@@ -320,7 +418,8 @@ def measure(runs: Sequence[Run], names: Sequence[str] = ("ndcg",)) -> pd.DataFra
     Returns
     -------
     DataFrame
-        Tidy: ``model, seed, user, known, metric, value``; metrics are named like ``ndcg@10``.
+        Tidy: ``model, seed, split, request, user, known, metric, value``; metrics are named like
+        ``ndcg@10``.
     """
     frames = []
     for each in runs:
@@ -334,8 +433,9 @@ def _tidy(run: Run, measured: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """One row per metric and request of a run."""
     k, requests = run.items.shape[1], run.split.requests[["user", "known"]]
     frames = [requests.assign(metric=f"{n}@{k}", value=v) for n, v in measured.items()]
-    table = pd.concat(frames).assign(model=run.model, seed=run.seed)
-    return table[["model", "seed", "user", "known", "metric", "value"]]
+    table = pd.concat(frames).rename_axis("request").reset_index()
+    table = table.assign(model=run.model, seed=run.seed, split=run.split.name)
+    return table[["model", "seed", "split", "request", "user", "known", "metric", "value"]]
 
 
 def measure_lists(runs: Sequence[Run]) -> pd.DataFrame:
@@ -394,33 +494,63 @@ def by_user(values: pd.DataFrame) -> pd.DataFrame:
     return table[order]
 
 
-def _rows(intervals: Mapping[tuple[str, str], Interval], seeds: pd.Series) -> pd.DataFrame:
-    rows = [
-        {"model": model, "metric": metric, "value": i.value, "low": i.low, "high": i.high, "n": i.n}
-        for (metric, model), i in intervals.items()
-    ]
+def by_request(values: pd.DataFrame) -> pd.DataFrame:
+    """One row per metric, user and request, a column per model."""
+    order = list(dict.fromkeys(values["model"]))
+    index = ["metric", "user", "seed", "split", "request"]
+    return values.pivot(index=index, columns="model", values="value")[order]
+
+
+Unit = Literal["user", "request"]
+
+
+def _intervals(
+    values: pd.DataFrame, unit: Unit, seed: int, reference: str | None = None
+) -> pd.DataFrame:
+    """Mean of each metric and model, or of its difference to a reference, with its interval."""
+    table = by_user(values) if unit == "user" else by_request(values)
+    if reference is not None:
+        if reference not in table:
+            raise KeyError(f"{reference!r} is not among the models: {', '.join(table)}")
+        table = table.drop(columns=reference).sub(table[reference], axis=0)
+    rows = []
+    for metric, group in table.groupby(level="metric", sort=False):
+        users = group.index.get_level_values("user").to_numpy()
+        for model, column in group.items():
+            each = column.to_numpy()
+            if unit == "user":
+                interval = mean_interval(each, seed)
+            else:
+                interval = clustered_interval(each, users, seed)
+            rows.append({"model": model, "metric": metric, **vars(interval)})
     frame = pd.DataFrame(rows)
-    return frame.assign(seeds=frame["model"].map(seeds))
+    return frame.assign(seeds=frame["model"].map(values.groupby("model")["seed"].nunique()))
 
 
-def summarise(values: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def summarise(values: pd.DataFrame, seed: int = 0, unit: Unit = "user") -> pd.DataFrame:
     """Mean of each model and metric, with a 95 % bootstrap interval over users.
+
+    Parameters
+    ----------
+    values : DataFrame
+        As :func:`measure` gives it.
+    seed : int
+        Of the bootstrap.
+    unit : {"user", "request"}
+        What counts once in the mean: a user, whose requests and seeds are averaged first, or a
+        request. The interval resamples users in either case.
 
     Returns
     -------
     DataFrame
         ``model, metric, value, low, high, n`` (users) and ``seeds``.
     """
-    table = by_user(values)
-    intervals = {
-        (metric, model): mean_interval(group[model].to_numpy(), seed)
-        for metric, group in table.groupby(level="metric", sort=False)
-        for model in table
-    }
-    return _rows(intervals, values.groupby("model")["seed"].nunique())
+    return _intervals(values, unit, seed)
 
 
-def compare(values: pd.DataFrame, reference: str, seed: int = 0) -> pd.DataFrame:
+def compare(
+    values: pd.DataFrame, reference: str, seed: int = 0, unit: Unit = "user"
+) -> pd.DataFrame:
     """Paired differences of every model to a reference, with 95 % bootstrap intervals over users.
 
     Returns
@@ -433,15 +563,4 @@ def compare(values: pd.DataFrame, reference: str, seed: int = 0) -> pd.DataFrame
     KeyError
         If the reference is not among the models.
     """
-    table = by_user(values)
-    if reference not in table:
-        raise KeyError(f"{reference!r} is not among the models: {', '.join(table)}")
-    intervals = {
-        (metric, model): difference_interval(
-            group[model].to_numpy(), group[reference].to_numpy(), seed
-        )
-        for metric, group in table.groupby(level="metric", sort=False)
-        for model in table
-        if model != reference
-    }
-    return _rows(intervals, values.groupby("model")["seed"].nunique())
+    return _intervals(values, unit, seed, reference)

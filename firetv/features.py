@@ -47,6 +47,8 @@ class Features:
 
         Rows without any feature stay empty.
         """
+        if not self.names:  # which scikit-learn refuses
+            return self
         return Features(sparse.csr_array(normalize(self.matrix, norm="l1")), self.names)
 
     def select(self, columns: np.ndarray) -> Features:

@@ -5,10 +5,10 @@ The lift of an item with attributes ``a`` in the context value ``v`` is, by Baye
     p(item | v) / p(item)  =  p(v | a) / p(v),
 
 so lifts are learned by a multinomial logit of the context value on the attributes, one event a
-row. It takes correlated attributes (genre, decade, country) apart, and averages to one over the
-contexts. Coefficients have a normal prior, around a rule or around zero, whose variance is learned
-from the data for each family of attributes (empirical Bayes; MacKay 1992), so that thin cells stay
-near it. Intervals allow for users who are alike within themselves (Liang and Zeger 1986).
+row, which takes correlated attributes (genre, decade, country) apart. Coefficients have a normal
+prior, around a rule or around zero, whose variance is learned from the data for each family of
+attributes (empirical Bayes; MacKay 1992), so that thin cells stay near it. Intervals allow for
+users who are alike within themselves (Liang and Zeger 1986).
 
 What single items and single people add to that is a gamma-Poisson multiplier of observed over
 expected counts (Clayton and Kaldor 1987), shrunk towards one by an amount learned likewise.
@@ -27,16 +27,14 @@ from scipy.stats import norm
 
 from firetv.features import Features
 
-FIRST_VARIANCE = 0.1  # of log-lifts, before the data have spoken
-LEAST_VARIANCE = 1e-5
+FIRST_VARIANCE = 0.02  # of log-lifts, before the data have spoken
 INTERCEPT_PRECISION = 1e-3  # only one of the intercepts' directions is undetermined
 ROUNDS = 20  # of empirical Bayes
 TOLERANCE = 0.03  # relative change of the variances
 STEPS = 30  # of Newton's method
 CONVERGED = 1e-3  # rise of the log-posterior that a step still promises
-HABIT_WEIGHT = 10.0  # events of prior of a user's own habits
+USUAL_WEIGHT = 20.0  # events of prior of what somebody usually watches
 WEIGHTS = (0.1, 1e4)  # least and most events of prior
-STRATUM_WEIGHT = 1.0  # the same for a stratum, which has many more events
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,8 @@ class Lifts:
         The G attributes, ``family:level``.
     share : float64 array of shape (V,)
         How often each value is met.
+    usual : float64 array of shape (V,)
+        Mean probability of each value over the events, by their items alone.
     coefficients : float64 array of shape (V, 1 + G)
         Intercept and log-lifts of each value.
     covariance : float64 array of shape (V * (1 + G), V * (1 + G))
@@ -64,15 +64,19 @@ class Lifts:
     values: tuple[str, ...]
     names: tuple[str, ...]
     share: np.ndarray
+    usual: np.ndarray
     coefficients: np.ndarray
     covariance: np.ndarray
     counts: np.ndarray
     deviation: dict[str, float]
 
     def log_lift(self, attributes: sparse.csr_array) -> np.ndarray:
-        """Log-lift of items in each value, (n, G) attributes to (V, n) float64."""
+        """Log-lift of items in each value, (n, G) attributes to (V, n) float64.
+
+        The lifts of a value average to one over the events that they were learned from.
+        """
         logits = _with_intercept(attributes) @ self.coefficients.T
-        return (log_softmax(logits, axis=1) - np.log(self.share)).T
+        return (log_softmax(logits, axis=1) - np.log(self.usual)).T
 
     def contrast(self) -> np.ndarray:
         """Matrix that turns coefficients into what a table shows, (V * G, V * (1 + G)).
@@ -87,6 +91,10 @@ class Lifts:
         over_levels = np.eye(n_names) - watched / watched.sum(axis=1, keepdims=True)
         over_levels = np.column_stack([np.zeros(n_names), over_levels])
         return np.kron(over_values, over_levels)
+
+    def shown(self, log_lifts: np.ndarray) -> np.ndarray:
+        """Show other log-lifts, (V, G), as the table shows the learned ones, (V * G,)."""
+        return self.contrast() @ np.column_stack([np.zeros(len(self.values)), log_lifts]).ravel()
 
     def table(self, confidence: float = 0.9) -> pd.DataFrame:
         """Log-lift of each attribute in each value, with its interval and count.
@@ -181,14 +189,22 @@ def _squares(rows: sparse.csr_array) -> sparse.csr_array:
     return sparse.csr_array((rows.data[one] * rows.data[other], place), (n, width**2))
 
 
-def _habits(codes: np.ndarray, strata: np.ndarray, p: np.ndarray, weight: float) -> np.ndarray:
-    """Log of observed over expected counts of each value in an event's stratum, shrunk, (E, V)."""
+def _habits(codes: np.ndarray, strata: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """What a stratum adds to the logit of each value, (E, V).
+
+    Its own habit of the value, shrunk towards everybody's, over the mean lift that its usual items
+    have there: who likes what a value lifts does not meet the value more often for that.
+    """
     n_values = p.shape[1]
     size = (strata.max() + 1) * n_values
     cells = strata[:, None] * n_values + np.arange(n_values)
     observed = np.bincount(strata * n_values + codes, minlength=size)
-    expected = np.bincount(cells.ravel(), p.ravel(), minlength=size)
-    return shrunk_log_lift(observed, expected, weight)[cells]
+    share = np.bincount(codes, minlength=n_values) / len(codes)
+    usual = np.outer(np.bincount(strata), share).ravel()
+    lifted = np.bincount(cells.ravel(), p.ravel(), minlength=size)
+    habit = shrunk_log_lift(observed, usual, learn_shrinkage(observed, usual))
+    prior = USUAL_WEIGHT * np.tile(share, size // n_values)
+    return (habit - np.log((lifted + prior) / (usual + prior)))[cells]
 
 
 def learn_lifts(
@@ -224,17 +240,17 @@ def learn_lifts(
     """
     events = _Events.of(codes, items, attributes.matrix, len(values))
     users = np.unique(users, return_inverse=True)[1]
-    blocks = [(users, HABIT_WEIGHT), *((stratum, STRATUM_WEIGHT) for stratum in strata)]
     family, labels = pd.factorize(attributes.families)
     mean = np.column_stack([np.zeros(len(values)), prior])
-    theta, offset = mean, np.zeros((len(codes), len(values)))
+    theta, habits = mean, dict.fromkeys(range(1 + len(strata)), np.zeros((len(codes), len(values))))
     variance = np.full(len(labels), FIRST_VARIANCE)
     for _ in range(ROUNDS):
         precision = np.tile(np.r_[INTERCEPT_PRECISION, 1 / variance[family]], len(values))
+        offset = sum(habits.values())
         theta, inverse = _maximise(events, theta, offset, mean, precision)
-        for stratum, weight in blocks:
-            p = events.probabilities(theta, offset)
-            offset = offset + _habits(codes, stratum, p, weight)
+        for number, stratum in enumerate((users, *strata)):
+            others = sum(habits.values()) - habits[number]
+            habits[number] = _habits(codes, stratum, events.probabilities(theta, others))
         before, variance = variance, _variance(family, theta - mean, precision, inverse)
         if (np.abs(np.log(variance / before)) < TOLERANCE).all():
             break
@@ -245,6 +261,7 @@ def learn_lifts(
         tuple(values),
         attributes.names,
         counts.sum(axis=1) / counts.sum(),
+        events.probabilities(theta, np.zeros(len(values))).mean(axis=0),
         theta,
         covariance,
         counts @ attributes.matrix,
@@ -260,11 +277,14 @@ def _with_intercept(attributes: sparse.csr_array) -> sparse.csr_array:
 def _variance(
     family: np.ndarray, found: np.ndarray, precision: np.ndarray, inverse: np.ndarray
 ) -> np.ndarray:
-    """Variance of each family's log-lifts: sum of squares over the number the data determine."""
+    """Variance of each family's log-lifts: sum of squares over the number the data determine.
+
+    One more log-lift, of the first guess, keeps a thin family's variance from collapsing to zero.
+    """
     determined = 1 - precision * np.diag(inverse)
     squares = np.bincount(family, (found[:, 1:] ** 2).sum(axis=0))
     number = np.bincount(family, determined.reshape(found.shape)[:, 1:].sum(axis=0))
-    return np.maximum(squares / np.maximum(number, 1e-3), LEAST_VARIANCE)
+    return (squares + FIRST_VARIANCE) / (number + 1)
 
 
 def _maximise(

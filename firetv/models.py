@@ -228,8 +228,11 @@ class RecentPopularStep:
     def __call__(self, slate: Slate) -> Slate:
         """Score every slot of the slate by the time of its request."""
         row, asked = pd.factorize(slate.requests["at"].dt.floor(self.width))
-        apart = np.abs((asked.to_numpy()[:, None] - self.instants.to_numpy()) / self.width)
-        table = np.log(np.exp(-apart / 8) @ self.counts + self.prior).astype(np.float32)
+        then, now = (each.tz_convert(None).to_numpy() for each in (self.instants, asked))
+        apart = np.abs((now[:, None] - then) / self.width.to_timedelta64())
+        # Row -1 is for requests without a time, to which all events are equally near.
+        near = np.vstack([np.exp(-apart / 8), np.ones((1, len(self.instants)))])
+        table = np.log(near @ self.counts + self.prior).astype(np.float32)
         scores = (
             table[:, slate.items][row]
             if slate.items.ndim == 1
@@ -248,10 +251,14 @@ class ContentProfile:
     Attributes
     ----------
     prior : float
-        Events of prior.
+        Events of prior, above 0.
     """
 
     prior: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.prior <= 0:
+            raise ValueError(f"prior {self.prior}: what a user never watched needs one above 0")
 
     def fit(self, data: Dataset) -> Step:
         """Compare profiles."""
@@ -261,7 +268,7 @@ class ContentProfile:
         own = watched + self.prior * usual
         own /= np.maximum(own.sum(axis=1, keepdims=True), 1e-12)
         met = usual > 0  # an attribute that nobody watched says nothing
-        ratio = np.log(own / usual, where=met, out=np.zeros_like(own))
+        ratio = np.log(np.divide(own, usual, where=met, out=np.ones_like(own)))
         known = data.user_counts > 0
         factors = np.where(known[:, None], ratio, 0).astype(np.float32)
         return FactorStep(factors, features.toarray(), known, log_popularity(data))

@@ -263,6 +263,14 @@ def describe(frame: pd.DataFrame, clock: Clock = UTC_CLOCK) -> pd.DataFrame:
     return pd.DataFrame({name: column(name) for name in DIMENSIONS}, index=frame.index)
 
 
+def with_region(frame: pd.DataFrame, users: pd.DataFrame, clock: Clock) -> pd.DataFrame:
+    """Add the users' regions to events or requests, where the clock has zones by region."""
+    if not clock.zones or "region" in frame or "region" not in users:
+        return frame
+    region = users["region"].array.take(frame["user"].to_numpy(), allow_fill=True)
+    return frame.assign(region=region)
+
+
 def _labels(names: tuple[str, ...], codes: np.ndarray) -> pd.api.extensions.ExtensionArray:
     """Texts by their codes; -1 is missing."""
     return pd.array(list(names), dtype="str").take(codes, allow_fill=True)

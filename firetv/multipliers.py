@@ -16,7 +16,7 @@ from scipy import sparse
 from firetv.data import Dataset
 from firetv.features import Features, item_features, stack
 from firetv.lifts import Lifts, learn_lifts, learn_shrinkage, shrunk_log_lift
-from firetv.moments import VALUES, Clock, describe
+from firetv.moments import VALUES, Clock, describe, with_region
 from firetv.rules import Rules
 
 FEWEST = 30  # events of known context that a dimension is learned from
@@ -55,14 +55,6 @@ class Multipliers:
         """Row of the table for each moment, int64 of shape (R,); V where context is unknown."""
         code = pd.Index(self.values).get_indexer(moments[self.dimension])
         return np.where(code < 0, len(self.values), code)
-
-
-def with_region(frame: pd.DataFrame, users: pd.DataFrame, clock: Clock) -> pd.DataFrame:
-    """Add the users' regions to events or requests, where the clock has zones by region."""
-    if not clock.zones or "region" in frame or "region" not in users:
-        return frame
-    region = users["region"].array.take(frame["user"].to_numpy(), allow_fill=True)
-    return frame.assign(region=region)
 
 
 def cells(table: np.ndarray, rows: np.ndarray, items: np.ndarray) -> np.ndarray:

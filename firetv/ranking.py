@@ -3,8 +3,8 @@
 A :class:`Ranker` learns how much each of several models and signals should count from events that
 none of them saw: the training data is split into folds, features of a held-out event come from
 models fitted on the other folds (stacking; Wolpert 1992). What is learned is the choice of one item
-among candidates, with the request's own context, by one of two learners: a conditional logit or
-LambdaMART. Both give a score that is a sum over features, so it can be read back from the ledger.
+among candidates, with the request's own context, by a conditional logit, LambdaMART, or the mean
+of both: scores that are sums over features, so they can be read back from the ledger.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scipy import optimize
 from scipy.special import log_softmax
 
 from firetv.data import Dataset
-from firetv.slate import EMPTY, ExcludeSeen, Slate, Stage, Step, best, with_seed
+from firetv.slate import EMPTY, ExcludeSeen, Slate, Stage, Step, best, recommend, with_seed
 
 CHUNK_CELLS = 2_000_000  # request x candidate cells whose features are held at once
 LATER = 0.2  # share of the events, the last ones, that strengths are learned from
@@ -49,9 +49,25 @@ class Choices:
 
     def select(self, names: Sequence[str]) -> Choices:
         """Return some of the features, in the order they have here."""
-        columns = [n for n, name in enumerate(self.names) if name in names]
+        if unknown := set(names) - set(self.names):
+            raise KeyError(f"no features {sorted(unknown)}: there are {', '.join(self.names)}")
+        columns = [n for n, name in enumerate(self.names) if name in set(names)]
         kept = tuple(self.names[column] for column in columns)
         return Choices(self.features[:, :, columns], self.valid, kept)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Choices]) -> Choices:
+        """Join choices of the same K; a feature that some of them lack is zero there."""
+        names = tuple(dict.fromkeys(name for part in parts for name in part.names))
+        features = [part._spread(names) for part in parts]
+        return cls(np.concatenate(features), np.concatenate([p.valid for p in parts]), names)
+
+    def _spread(self, names: tuple[str, ...]) -> np.ndarray:
+        if names == self.names:
+            return self.features
+        spread = np.zeros((*self.valid.shape, len(names)), np.float32)
+        spread[:, :, [names.index(name) for name in self.names]] = self.features
+        return spread
 
 
 def sample_candidates(
@@ -74,35 +90,52 @@ def sample_candidates(
         Candidates are the items it knows; what the user has seen in it is not drawn.
     rng : Generator
     negatives : int
-        Draws per choice, with replacement.
+        Draws per choice. An item that is drawn again does not count twice: copies of the
+        alternatives, but not of what was chosen, would bias a logit where candidates are few.
 
     Returns
     -------
     int array of shape (R, 1 + negatives)
-        The chosen item first; :data:`~firetv.slate.EMPTY` where a draw was seen or chosen.
+        The chosen item first, then draws by code; :data:`~firetv.slate.EMPTY` where a draw was
+        seen, chosen or drawn before.
     """
     pool = np.flatnonzero(train.item_counts)
-    drawn = pool[rng.integers(len(pool), size=(len(chosen), negatives))]
+    drawn = np.sort(pool[rng.integers(len(pool), size=(len(chosen), negatives))], axis=1)
+    again = np.diff(drawn, axis=1, prepend=EMPTY) == 0
     seen = train.matrix()[np.maximum(users, 0)[:, None], drawn].toarray() > 0
-    taken = (seen & (users >= 0)[:, None]) | (drawn == chosen[:, None])
+    taken = (seen & (users >= 0)[:, None]) | (drawn == chosen[:, None]) | again
     return np.column_stack([chosen, np.where(taken, EMPTY, drawn)])
 
 
 def answerable(events: pd.DataFrame, train: Dataset) -> pd.DataFrame:
     """Return the events whose item is known to training and new to the user there."""
+    if events.empty:  # of which scipy makes a matrix
+        return events
     user, item = events["user"].to_numpy(), events["item"].to_numpy()
     known = train.item_counts[item] > 0
     return events[known & (train.matrix()[user, item] == 0)]
+
+
+def some(events: pd.DataFrame, most: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Return all events, or as many as there may be, drawn at random and in their order."""
+    return events.iloc[np.sort(rng.permutation(len(events))[:most])]
 
 
 def later_slice(data: Dataset, share: float) -> tuple[Dataset, pd.DataFrame]:
     """Cut the last share of the events off: what came before, and those of them to learn from.
 
     Anything fitted on scores sees scores of events that came after the ones its models know.
+
+    Raises
+    ------
+    ValueError
+        If nothing came before, as where all events are of one instant.
     """
     cut = data.interactions["timestamp"].quantile(1 - share)
     late = data.interactions[data.interactions["timestamp"] >= cut]
     train = data.until(cut)
+    if train.interactions.empty:
+        raise ValueError("no event came before the last ones: there is nothing to learn from")
     return train, answerable(late, train)
 
 
@@ -271,16 +304,23 @@ class Trees:
 
     def score(self, features: np.ndarray) -> np.ndarray:
         """Add the trees up."""
+        if not len(features):  # which LightGBM refuses
+            return np.zeros(0)
         return self._booster().predict(features, num_threads=1)
 
     def contributions(self, features: np.ndarray) -> np.ndarray:
         """Take scores apart by their exact Shapley values (TreeSHAP; Lundberg et al. 2020)."""
+        if not len(features):
+            return np.zeros(features.shape)
         return self._booster().predict(features, pred_contrib=True, num_threads=1)[:, :-1]
 
 
 @dataclass(frozen=True)
 class Average:
-    """Scores of several learners, each divided by its deviation over the choices, and averaged."""
+    """Scores of several learners, each divided by its deviation over the choices, and averaged.
+
+    Its seed becomes that of every learner.
+    """
 
     learners: Sequence[Learner] = (Logit(), LambdaMART())
     seed: int = 0
@@ -334,11 +374,15 @@ def centred(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def standardised(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Centre each row and scale its valid cells to a deviation of one; 0 elsewhere."""
+    """Centre each row and scale its valid cells to a deviation of one; 0 elsewhere.
+
+    A row whose cells differ by no more than rounding is 0 as well.
+    """
+    size = np.abs(np.where(valid, values, 0)).max(axis=1, keepdims=True, initial=0)
     values = centred(values, valid)
     count = np.maximum(valid.sum(axis=1, keepdims=True), 1)
     deviation = np.sqrt((values**2).sum(axis=1, keepdims=True) / count)
-    return np.divide(values, deviation, out=np.zeros_like(values), where=deviation > 1e-9)
+    return np.divide(values, deviation, out=np.zeros_like(values), where=deviation > 1e-6 * size)
 
 
 @dataclass(frozen=True)
@@ -357,10 +401,13 @@ class Ranker:
         models of the rest.
     negatives : int
         Candidates drawn beside each chosen item.
+    most : int
+        Events to learn from, drawn from all if there are more; features of 20 000 take a few
+        hundred megabytes.
     keep : int
         Slots left: contributions, which cost more than scores, are worked out for these alone.
     seed : int
-        Of folds, draws and models.
+        Of folds, draws, models and the learner.
     """
 
     models: Mapping[str, Stage]
@@ -368,12 +415,13 @@ class Ranker:
     learner: Learner = field(default_factory=Logit)
     folds: int = 5
     negatives: int = 100
+    most: int = 20_000
     keep: int = 100
     seed: int = 0
 
     def fit(self, data: Dataset) -> Step:
         """Learn the combination on held-out folds, with models and signals of all the data."""
-        return self.prepare(data).learn(self.learner)
+        return self.prepare(data).learn(with_seed(self.learner, self.seed))
 
     def prepare(self, data: Dataset) -> Prepared:
         """Work out the features that combinations are learned from.
@@ -382,15 +430,14 @@ class Ranker:
         """
         rng = np.random.default_rng(self.seed)
         parts = [
-            self._features(train).choices(held_out, train, rng, self.negatives)
+            self._features(train).choices(
+                some(held_out, self.most // self.folds, rng), train, rng, self.negatives
+            )
             for train, held_out in self._held_out(data, rng)
         ]
-        choices = Choices(
-            np.concatenate([p.features for p in parts]),
-            np.concatenate([p.valid for p in parts]),
-            parts[0].names,
+        return Prepared(
+            Choices.joined(parts), self._features(data), ExcludeSeen().fit(data), self.keep
         )
-        return Prepared(choices, self._features(data), ExcludeSeen().fit(data), self.keep)
 
     def _held_out(
         self, data: Dataset, rng: np.random.Generator
@@ -448,10 +495,12 @@ class FeatureStep:
         chunks = []
         for start in range(0, max(1, len(events)), rows):
             slate = self(unseen(Slate(requests.iloc[start : start + rows], pool)))
-            slots = place[drawn[start : start + rows]]
-            taken = [np.take_along_axis(part, slots, 1) for part in slate.parts.values()]
-            chunks.append(np.stack(taken, axis=2))
-        return Choices(np.concatenate(chunks), drawn != EMPTY, tuple(slate.parts))
+            there = drawn[start : start + rows]
+            taken = slate.take(place[there])
+            chunks.append(
+                Choices(_cells(taken, tuple(taken.parts)), there != EMPTY, tuple(taken.parts))
+            )
+        return Choices.joined(chunks)
 
 
 @dataclass(frozen=True)
@@ -475,16 +524,17 @@ class Prepared:
 
     def learn(self, learner: Learner, names: Sequence[str] | None = None) -> Step:
         """Learn a combination of all features, or of those that are named."""
-        if names is None:
-            return RankerStep(self.features, learner.fit(self.choices), self.unseen, self.keep)
-        features = replace(self.features, names=tuple(names))
-        scorer = learner.fit(self.choices.select(names))
-        return RankerStep(features, scorer, self.unseen, self.keep)
+        choices = self.choices if names is None else self.choices.select(names)
+        features = replace(self.features, names=choices.names)
+        return RankerStep(features, learner.fit(choices), self.unseen, self.keep)
 
 
 @dataclass(frozen=True)
 class RankerStep:
-    """The learned combination: the best ``keep`` unseen slots, with their ledger."""
+    """The learned combination: the best ``keep`` unseen slots, with a ledger of their own.
+
+    It ranks anew: parts that the slate came with are dropped.
+    """
 
     features: FeatureStep
     scorer: Scorer
@@ -493,12 +543,17 @@ class RankerStep:
 
     def __call__(self, slate: Slate) -> Slate:
         """Score all slots, keep the best, and say what each group of features contributes."""
+        if slate.items.ndim == 1 and slate.shape[0] > 1 and np.prod(slate.shape) > CHUNK_CELLS:
+            return recommend(self, slate.requests, slate.items, CHUNK_CELLS)
+        names = self.features.names
         slate = self.features(self.unseen(Slate(slate.requests, slate.items)))
-        score = self.scorer.score(_rows(slate)).reshape(slate.shape)
+        rows = _cells(slate, names).reshape(-1, len(names))
+        score = self.scorer.score(rows).reshape(slate.shape)
         slate = slate.take(best(np.where(slate.grid == EMPTY, -np.inf, score), self.keep))
-        shares = self.scorer.contributions(_rows(slate)).reshape(*slate.shape, -1)
+        rows = _cells(slate, names).reshape(-1, len(names))
+        shares = self.scorer.contributions(rows).reshape(*slate.shape, len(names))
         parts: dict[str, np.ndarray] = {}
-        for number, name in enumerate(slate.parts):
+        for number, name in enumerate(names):
             group = name.split("/")[0]
             parts[group] = parts.get(group, 0) + shares[:, :, number]
         ranked = Slate(slate.requests, slate.items)
@@ -507,6 +562,7 @@ class RankerStep:
         return ranked
 
 
-def _rows(slate: Slate) -> np.ndarray:
-    """Features of each slot, (R * K, D)."""
-    return np.stack(list(slate.parts.values()), axis=2).reshape(-1, len(slate.parts))
+def _cells(slate: Slate, names: tuple[str, ...]) -> np.ndarray:
+    """Features of each slot by name, (R, K, D); one that the slate has no part for is zero."""
+    none = np.zeros(slate.shape, np.float32)
+    return np.stack([slate.parts.get(name, none) for name in names], axis=2)

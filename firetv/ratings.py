@@ -17,6 +17,8 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import normalize
 
+from firetv.ranking import user_folds
+
 KINDS = ("none", "C", "CC", "CI")
 LOWEST, HIGHEST = 1, 5
 TOLERANCE = 1e-10  # of the solver; far below what a rating can show
@@ -175,6 +177,29 @@ def tune(
             predicted = fitted.predict(ratings.iloc[test], contexts.iloc[test])
             errors[place] += np.square(predicted - rating).sum()
     return candidates[int(errors.argmin())]
+
+
+def out_of_fold(
+    candidates: Sequence[RatingBiases],
+    ratings: pd.DataFrame,
+    contexts: pd.DataFrame,
+    genres: sparse.csr_array | None,
+    shape: tuple[int, int],
+    seed: int,
+    folds: int = 5,
+) -> np.ndarray:
+    """Predict every rating, float64 of shape (n,), by a model that was tuned and fitted without it.
+
+    Each user's ratings are dealt evenly to the folds. See :func:`tune` for the arguments.
+    """
+    fold = user_folds(ratings["user"].to_numpy(), folds, np.random.default_rng(seed))
+    predicted = np.empty(len(ratings))
+    for number in range(folds):
+        train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        known = ratings.iloc[train], contexts.iloc[train], genres, shape
+        fitted = tune(candidates, *known, seed, folds).fit(*known)
+        predicted[test] = fitted.predict(ratings.iloc[test], contexts.iloc[test])
+    return predicted
 
 
 def _levels(contexts: pd.DataFrame) -> dict[str, pd.Index]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 RESULT_COLUMNS = ("section", "model", "split", "metric", "value", "low", "high", "n", "seeds")
 RESULT_KEY = ["section", "model", "split", "metric"]
+TITLE_LENGTH = 30  # characters of a title in a figure
 DATA_KEYS = ("name", "rows", "checksum")
 PNG_METADATA = {"Software": None}  # names matplotlib's version: noise between two equal figures
 
@@ -196,6 +197,85 @@ def plot_intervals(
     ax.set_ylim(-0.6, len(rows) - 0.4)
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel(xlabel)
+    return ax
+
+
+def plot_lifts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw multipliers as a heat map of attributes by context values, each with its count.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``value, attribute, log_lift, low, high, n``, as :meth:`firetv.lifts.Lifts.table` gives it.
+        Cells whose interval includes a multiplier of one are printed in grey and without a shade.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+        The plot.
+    """
+    values, attributes = table["value"].unique(), table["attribute"].unique()
+    if ax is None:
+        size = (1.5 + 1.0 * len(values), 1.2 + 0.34 * len(attributes))
+        ax = plt.subplots(figsize=size)[1]
+    grid = table.set_index(["attribute", "value"])
+    clear = (grid["low"] > 0) | (grid["high"] < 0)
+    shade = grid["log_lift"].where(clear, 0.0).unstack().loc[attributes, values]
+    limit = max(0.1, float(shade.abs().max(axis=None)))
+    ax.imshow(shade, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
+    for row, attribute in enumerate(attributes):
+        for column, value in enumerate(values):
+            cell = grid.loc[(attribute, value)]
+            strong = abs(shade.iloc[row, column]) > 0.6 * limit
+            color = ("white" if strong else "0.1") if clear[(attribute, value)] else "0.6"
+            text = f"{np.exp(cell['log_lift']):.2f} ({int(cell['n'])})"
+            ax.text(column, row, text, ha="center", va="center", color=color, size=8)
+    ax.set_xticks(range(len(values)), values)
+    ax.set_yticks(range(len(attributes)), [name.split(":", 1)[1] for name in attributes])
+    ax.tick_params(length=0)
+    sns.despine(ax=ax, left=True, bottom=True)
+    return ax
+
+
+def plot_moves(moves: pd.DataFrame, left: str, right: str, *, ax: Axes | None = None) -> Axes:
+    """Draw two lists of one person side by side, and what moved between them.
+
+    Parameters
+    ----------
+    moves : DataFrame
+        ``rank, before, title, reason``: ranks in the list on the right and on the left, missing
+        where a title is not in it.
+    left, right : str
+        Names of the lists.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+        The plot.
+    """
+    ax = plt.subplots(figsize=(9.5, 4.2))[1] if ax is None else ax
+    last = int(np.nanmax(moves[["rank", "before"]].to_numpy(float)))
+    for row in moves.itertuples():
+        title = row.title if len(row.title) <= TITLE_LENGTH else f"{row.title[: TITLE_LENGTH - 1]}…"
+        rose = pd.isna(row.before) or (not pd.isna(row.rank) and row.rank < row.before)
+        stayed = not pd.isna(row.rank) and not pd.isna(row.before) and row.rank == row.before
+        color = "0.6" if stayed else "C0" if rose else "C1"
+        start = row.before if not pd.isna(row.before) else last + 1.2
+        end = row.rank if not pd.isna(row.rank) else last + 1.2
+        ax.plot([0, 1], [start, end], color=color, lw=1.5, alpha=0.8)
+        if not pd.isna(row.before):
+            ax.text(-0.03, start, f"{title}  {int(start)}", ha="right", va="center", size=9)
+        if not pd.isna(row.rank):
+            ax.text(1.03, end, f"{int(end)}  {title}", ha="left", va="center", size=9, color=color)
+            ax.text(2.0, end, row.reason, ha="left", va="center", size=8.5, color="0.35")
+    ax.set(xlim=(-0.05, 1.05), ylim=(last + 1.5, 0.3), xticks=[0, 1], yticks=[])
+    ax.set_xticklabels([left, right])
+    ax.tick_params(length=0)
+    sns.despine(ax=ax, left=True, bottom=True)
     return ax
 
 

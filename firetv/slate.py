@@ -130,10 +130,15 @@ class Chain:
         A stage with ``fit_after(upstream, data)`` learns from scores: it is handed the stages
         before it, unfitted, to fit them on earlier events than those it learns from.
         """
+        return self.fit_after(Chain(()), data)
+
+    def fit_after(self, upstream: Chain, data: Dataset) -> Pipeline:
+        """Fit the stages as part of a longer chain, of which ``upstream`` comes before them."""
         steps = []
         for number, stage in enumerate(self.stages):
             if hasattr(stage, "fit_after"):
-                steps.append(stage.fit_after(Chain(self.stages[:number]), data))
+                before = Chain((*upstream.stages, *self.stages[:number]))
+                steps.append(stage.fit_after(before, data))
             else:
                 steps.append(stage.fit(data) if hasattr(stage, "fit") else stage)
         return Pipeline(tuple(steps))

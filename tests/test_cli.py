@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import json
+import logging
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import requests
 from typer.testing import CliRunner, Result
 
 from firetv.cli import app
@@ -63,3 +67,142 @@ def test_generate_never_overwrites_another_data_set(
     result = firetv("generate", "--watch-events", 100, "--out", tmp_path)
     assert result.exit_code == 2
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.fixture(scope="module")
+def folder(tables: Tables, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables with weather that was drawn."""
+    path = tmp_path_factory.mktemp("tables")
+    drawn = np.where(np.arange(len(tables.watch_history)) % 2, "rainy", "sunny")
+    kinds = {"timestamp": "observed", "weather": "simulated"}
+    write_tables(
+        replace(
+            tables,
+            watch_history=tables.watch_history.assign(weather=drawn),
+            manifest={"name": "tiny", "columns": {"watch_history": kinds}},
+        ),
+        path,
+    )
+    return path
+
+
+def context(folder: Path, *words: object, user: str = "user0") -> Result:
+    return firetv("context", "--data", folder, "--user", user, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "moment", "reason"),
+    [
+        ("--time 08:00", "morning", "morning: News ×1.26"),
+        ("--time 23:30", "night", "night: Sci-Fi ×1.18"),
+        ("--time 23:30 --zone Asia/Tokyo", "night", "night: Sci-Fi ×1.18"),
+        ("--weather Rainy", "rainy", "rainy: Comedy ×1.20"),
+        ("--festival diwali", "Diwali", "Diwali: Drama ×1.30"),
+        ("--festival none --weather cloudy", "cloudy, ordinary day", "cloudy: Drama ×1.10"),
+        ("--companion family", "family", "family: Comedy ×1.20"),
+        ("--date 2026-12-31 --country US", "weekday, winter, New Year", "New Year: Comedy ×1.50"),
+        ("--date 2026-12-31", "weekday, winter", "weekday: Comedy ×1.10"),
+        (
+            "--time 20:00 --date 2026-11-26 --country US --weather rainy --companion friends",
+            "evening, weekday, autumn, rainy, Thanksgiving, friends",
+            "Thanksgiving: Comedy ×1.40, friends: Comedy ×1.40",
+        ),
+    ],
+)
+def test_context_says_what_moves_and_why(
+    folder: Path, words: str, moment: str, reason: str
+) -> None:
+    result = context(folder, *words.split(), "--k", 100)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"Moment: {moment} (rules, strength 1)"
+    assert lines[2].split() == ["rank", "was", "title", "times", "reason"]
+    assert reason in result.stdout
+    assert result.stderr == ""
+
+
+def test_context_as_json(folder: Path) -> None:
+    rows = json.loads(context(folder, "--weather", "rainy", "--k", 4, "--json").stdout)
+    listed = [row for row in rows if row["rank"] is not None]
+    assert [row["rank"] for row in listed] == [1, 2, 3, 4]
+    assert len(rows) - len(listed) == sum(row["before"] > 4 for row in listed)
+    assert set(rows[0]) == {"rank", "before", "content_id", "title", "multiplier", "reason"}
+
+
+def test_own_rules_change_the_list(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("weather: {rainy: [{genre: News, times: 9, why: a test}]}")
+    words = ("--weather", "rainy", "--json")
+    mine = json.loads(context(folder, *words, "--rules", path).stdout)
+    packaged = json.loads(context(folder, *words).stdout)
+    assert [row["content_id"] for row in mine] != [row["content_id"] for row in packaged]
+    assert any("rainy: News" in row["reason"] for row in mine)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("--mode off", "the context is off"),
+        ("--strength 0", "the strength is 0"),
+        ("--mode learned --strength 0", "the strength is 0"),
+    ],
+)
+def test_context_says_why_nothing_moves(folder: Path, words: str, why: str) -> None:
+    result = context(folder, "--weather", "rainy", *words.split())
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == f"Nothing moves: {why}."
+
+
+@pytest.mark.parametrize("mode", ["learned", "rules+learned"])
+def test_context_warns_of_lifts_from_simulated_columns(folder: Path, mode: str) -> None:
+    result = context(folder, "--weather", "rainy", "--mode", mode)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("weather is simulated in this data set: these lifts say")
+    assert f"({mode}, learned strength " in result.stdout
+    assert context(folder, "--time", "08:00", "--mode", mode).stderr == ""
+
+
+def test_context_does_without_weather_that_cannot_be_had(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise requests.ConnectionError("offline")
+
+    monkeypatch.setattr(requests, "get", offline)
+    with caplog.at_level(logging.WARNING):
+        result = context(folder, "--place", "-33.9,151.2", "--date", "2024-05-07")
+    assert result.exit_code == 0, result.output
+    assert caplog.messages == ["weather is missing: offline"]
+    assert "no weather is known of -33.9,151.2 on 2024-05-07" in result.stderr
+    assert "Moment: weekday, spring (" in result.stdout
+    given = context(folder, "--place", "-33.9,151.2", "--weather", "rainy")
+    assert given.stderr == ""
+    assert "Moment: rainy (" in given.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "give --time, --date, --weather, --festival, --companion or --place"),
+        ("--country US --zone Asia/Tokyo", "nothing is known of the moment"),
+        ("--weather foggy", "use one of sunny, cloudy, rainy"),
+        ("--festival Xmas", "use one of none, New Year"),
+        ("--companion dog", "use one of alone, partner"),
+        ("--time 25:00", "'25:00' does not match"),
+        ("--date 2026-02-30", "'2026-02-30' does not match"),
+        ("--date 2026-01-01 --country XX", "there is no calendar of 'XX'"),
+        ("--time 08:00 --zone Mars/Olympus", "'Mars/Olympus' is not a time zone"),
+        ("--time 08:00 --mode fast", "use one of off, rules, learned, rules+learned"),
+        ("--time 08:00 --strength -1", "is below 0"),
+        ("--time 08:00 --k 0", "Invalid value for '--k'"),
+        ("--time 08:00 --rules nowhere.yaml", "nowhere.yaml: cannot be read"),
+        ("--place Berlin", "'Berlin' is not a place"),
+        ("--place 95,0", "is not on Earth"),
+        ("--time 08:00 --user user999", "'user999' is not one of the 30 users, such as user0"),
+    ],
+)
+def test_context_names_mistakes_without_a_traceback(folder: Path, words: str, message: str) -> None:
+    result = context(folder, *words.split())
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output

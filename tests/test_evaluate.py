@@ -109,6 +109,122 @@ def test_cold_splits_leave_profiles_only(data: Dataset) -> None:
     assert set(items.relevant.nonzero()[1]) <= set(items.candidates)
 
 
+def numbered(data: Dataset) -> Dataset:
+    """Every event with its number and a company in columns, which requests keep."""
+    events = data.interactions
+    company = np.where(np.arange(len(events)) % 3, "family", "alone")
+    return replace(data, interactions=events.assign(event=range(len(events)), companion=company))
+
+
+def held_out(data: Dataset) -> tuple[Dataset, pd.DataFrame]:
+    """Some events, and training data that have seen some of their pairs and not all items."""
+    data = numbered(data)
+    late = (data.interactions["event"] >= 400).to_numpy()
+    train = data.keep(~late)
+    unknown = (train.interactions["item"] < 5).to_numpy()
+    return train.keep(~unknown), data.interactions[late]
+
+
+def test_each_event_is_asked_for_in_its_own_context(data: Dataset) -> None:
+    train, events = held_out(data)
+    split = evaluate.each_event("later", train, events, missed=True)
+    assert split.name == "later"
+    assert len(split.requests) == len(events)
+    expected = events.rename(columns={"timestamp": "at"}).drop(columns="item")
+    pd.testing.assert_frame_equal(
+        split.requests.drop(columns="known"), expected.reset_index(drop=True)
+    )
+    known = train.user_counts[events["user"]] > 0
+    np.testing.assert_array_equal(split.requests["known"], known)
+    assert (split.n_relevant == 1).all()
+    np.testing.assert_array_equal(split.relevant.indices, events["item"])
+    assert (split.relevant.data == 1).all()
+    np.testing.assert_array_equal(split.candidates, np.flatnonzero(train.item_counts))
+
+
+def test_only_what_can_be_found_is_asked_for_unless_misses_should_count(data: Dataset) -> None:
+    train, events = held_out(data)
+    split = evaluate.each_event("later", train, events)
+    pair = events[["user", "item"]].apply(tuple, axis=1)
+    fresh = ~pair.isin(pairs(train.interactions)) & (events["item"] >= 5)
+    assert 0 < fresh.sum() < len(events)
+    assert (~fresh & (events["item"] >= 5)).any()  # seen, beside those that are unknown
+    assert split.requests["event"].tolist() == events["event"][fresh].tolist()
+    np.testing.assert_array_equal(split.relevant.indices, events["item"][fresh])
+    every = evaluate.each_event("later", train, events, missed=True)
+    runs = [evaluate.run("popular", Popular(), s, seed=0, k=40) for s in (split, every)]
+    values = [evaluate.measure([r], ["recall"])["value"] for r in runs]
+    assert values[0].min() == 1  # in a list of everything
+    assert values[1].sum() == fresh.sum()  # the others are missed
+    assert len(values[1]) == len(events)
+
+
+@pytest.mark.parametrize("missed", [True, False])
+def test_event_folds_ask_for_every_event_once(missed: bool, data: Dataset) -> None:
+    data = numbered(data)
+    folds = list(evaluate.event_folds(data, seed=0, folds=4, missed=missed))
+    assert [f.name for f in folds] == [f"event-fold-{n}" for n in range(4)]
+    asked = pd.concat([f.requests["event"] for f in folds])
+    assert asked.is_unique
+    once = ~data.interactions.duplicated(["user", "item"], keep=False)
+    assert set(data.interactions["event"][once | missed]) <= set(asked)
+    for fold in folds:
+        left = set(fold.train.interactions["event"])
+        assert not left & set(fold.requests["event"])
+        wanted = set(zip(fold.requests["user"], fold.relevant.indices, strict=True))
+        assert missed or not wanted & pairs(fold.train.interactions)
+        assert not wanted & pairs(fold.train.reactions)
+
+
+def test_event_folds_deal_each_users_events_evenly(data: Dataset) -> None:
+    data = numbered(data)
+    folds = list(evaluate.event_folds(data, seed=0, missed=True))
+    users = range(data.shape[0])
+    counts = [f.requests["user"].value_counts().reindex(users, fill_value=0) for f in folds]
+    spread = np.max(counts, axis=0) - np.min(counts, axis=0)
+    assert (spread <= 1).all()
+    for fold, count in zip(folds, counts, strict=True):
+        left = fold.train.interactions["user"].value_counts().reindex(users, fill_value=0)
+        assert (count + left == data.interactions["user"].value_counts()[users]).all()
+
+
+def test_event_folds_are_seeded(data: Dataset) -> None:
+    data = numbered(data)
+    a, b, c = (next(evaluate.event_folds(data, seed)).requests for seed in (0, 0, 1))
+    pd.testing.assert_frame_equal(a, b)
+    assert a["event"].tolist() != c["event"].tolist()
+
+
+def test_event_folds_ask_for_liked_events_however_reactions_are_kept(data: Dataset) -> None:
+    """Half the events were rated, in another table and another order, and some more than once."""
+    data = numbered(data)
+    keys = ["user", "item", "timestamp"]
+    again = data.reactions.iloc[:40].assign(rating=1.0)  # an event may be rated twice
+    mixed = pd.concat([data.reactions, again]).sample(frac=1, random_state=0)
+    shuffled = replace(data, reactions=mixed.reset_index(drop=True))
+    rated = data.interactions.merge(data.reactions[[*keys, "rating"]], on=keys)
+    liked = set(rated["event"][rated["rating"] >= 4])
+    assert 0 < len(liked) < len(rated) < len(data.interactions)
+    for each in (data, shuffled):
+        folds = list(evaluate.event_folds(each, seed=0, least_rating=4, missed=True))
+        assert set().union(*(f.requests["event"] for f in folds)) == liked
+        assert sum(len(f.requests) for f in folds) == len(liked)
+    everything = list(evaluate.event_folds(data, seed=0, missed=True))
+    for fold, full in zip(folds, everything, strict=True):  # training is not filtered
+        assert set(fold.train.interactions["event"]) == set(full.train.interactions["event"])
+
+
+def test_a_rating_of_another_viewing_does_not_make_this_one_liked(data: Dataset) -> None:
+    data = numbered(data)
+    moved = data.reactions.assign(
+        timestamp=data.reactions["timestamp"] + pd.Timedelta(seconds=1), rating=5.0
+    )
+    one = data.interactions.iloc[[7]][["user", "item", "timestamp"]].assign(rating=3.0)
+    only = replace(data, reactions=pd.concat([moved, one], ignore_index=True))
+    folds = evaluate.event_folds(only, seed=0, least_rating=3, missed=True)
+    assert [e for f in folds for e in f.requests["event"]] == [7]
+
+
 @pytest.mark.parametrize("side", ["user", "item"])
 def test_cold_splits_leave_no_reaction_behind(side: str, data: Dataset) -> None:
     """Also where somebody reacted to what they have no viewing of."""

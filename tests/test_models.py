@@ -11,7 +11,18 @@ import pytest
 
 from firetv.data import Dataset, Tables
 from firetv.evaluate import measure, random_split, run
-from firetv.models import ALS, BPR, EASE, FactorStep, ItemKNN, LightFM, Popular, Random
+from firetv.models import (
+    ALS,
+    BPR,
+    EASE,
+    ContentProfile,
+    FactorStep,
+    ItemKNN,
+    LightFM,
+    Popular,
+    Random,
+    RecentPopular,
+)
 from firetv.slate import EMPTY, ExcludeSeen, Slate, Stage, Step, chain, recommend, top
 
 FEATURES = {"use_user_features": True, "use_item_features": True}
@@ -25,6 +36,7 @@ PERSONAL = {
     "lightfm": LightFM(components=8, epochs=40, learning_rate=0.05),
     "lightfm-average": LightFM(components=8, epochs=40, learning_rate=0.05, average=2),
     "lightfm-hybrid": LightFM(components=8, epochs=40, learning_rate=0.05, **FEATURES),
+    "content-profile": ContentProfile(),
 }
 
 
@@ -47,14 +59,22 @@ class NewestStep:
         return slate.add("recency", np.broadcast_to(self.recency[slate.items], slate.shape))
 
 
-ALL = {"random": Random(), "popular": Popular(), "newest": Newest(), **PERSONAL}
+ALL = {
+    "random": Random(),
+    "popular": Popular(),
+    "recent-popular": RecentPopular(scale=48),
+    "newest": Newest(),
+    **PERSONAL,
+}
 
 every_model = pytest.mark.parametrize("stage", ALL.values(), ids=ALL)
 every_personal_model = pytest.mark.parametrize("stage", PERSONAL.values(), ids=PERSONAL)
 
 
 def requests(*users: int) -> pd.DataFrame:
-    return pd.DataFrame({"user": np.array(users, np.int32)})
+    """One request of each user, on another day each."""
+    at = pd.Timestamp("2024-02-01", tz="UTC") + pd.to_timedelta(np.array(users), unit="D")
+    return pd.DataFrame({"user": np.array(users, np.int32), "at": at})
 
 
 def checkerboard(n: int = 50) -> Dataset:
@@ -254,3 +274,120 @@ def test_random_scores_are_uniform_and_seeded(data: Dataset) -> None:
     assert a.std() == pytest.approx(12**-0.5, abs=0.02)
     assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.1
     assert abs(np.corrcoef(a)[np.triu_indices(len(a), 1)].mean()) < 0.05
+
+
+def dated(hours: dict[str, list[float]]) -> Dataset:
+    """Viewings of each item by one user, in hours after an instant that a time step starts at."""
+    history = pd.DataFrame(
+        [(item, hour) for item, times in hours.items() for hour in times],
+        columns=["content_id", "hour"],
+    )
+    start = pd.Timestamp("2024-01-01", tz="UTC")
+    history = history.assign(
+        user_id=[f"u{n}" for n in range(len(history))],
+        timestamp=start + pd.to_timedelta(history.pop("hour"), unit="h"),
+    )
+    content = pd.DataFrame({"content_id": list(hours)})
+    return Dataset.from_tables(Tables(history, content=content))
+
+
+def asked(*hours: float) -> pd.DataFrame:
+    at = pd.Timestamp("2024-01-01", tz="UTC") + pd.to_timedelta(list(hours), unit="h")
+    return pd.DataFrame({"user": np.full(len(hours), -1, np.int32), "at": at})
+
+
+def test_events_near_the_request_weigh_by_exponential_decay() -> None:
+    """All instants start a step of three hours, so that no rounding is left."""
+    times = {"a": [0.0, 0.0, 48.0], "b": [24.0], "c": [96.0], "none": []}
+    step = RecentPopular(scale=24, prior=0.1).fit(dated(times))
+    hours = [-240.0, 0.0, 24.0, 96.0, 300.0]
+    scores = step(Slate(asked(*hours), np.arange(4))).scores
+    for hour, row in zip(hours, scores, strict=True):
+        near = [sum(np.exp(-abs(t - hour) / 24) for t in each) for each in times.values()]
+        np.testing.assert_allclose(row, np.log(np.array(near) + 0.1), rtol=1e-5)
+    assert scores[:, :3].argmax(axis=1).tolist() == [0, 0, 0, 2, 2]
+
+
+def test_times_are_rounded_by_less_than_an_eighth_of_the_scale() -> None:
+    rng = np.random.default_rng(0)
+    event, hours = rng.uniform(0, 100), rng.uniform(-50, 150, size=200)
+    step = RecentPopular(scale=24, prior=0).fit(dated({"a": [event]}))
+    scores = step(Slate(asked(*hours), np.arange(1))).scores[:, 0]
+    error = np.abs(scores + np.abs(hours - event) / 24)
+    assert error.max() < 1 / 8 + 1e-5
+    assert error.max() > 0.05  # steps there are
+
+
+def test_long_ago_all_items_are_alike_again() -> None:
+    step = RecentPopular(scale=24).fit(dated({"a": [0.0] * 5, "b": [0.0]}))
+    near, far = step(Slate(asked(0, 24 * 60), np.arange(2))).scores
+    assert near[0] > near[1] + 1
+    assert far[0] == pytest.approx(far[1], abs=1e-5)
+
+
+def tastes() -> Dataset:
+    """One user watches two films, the other one news; nobody has watched the last two titles."""
+    history = pd.DataFrame(
+        {
+            "user_id": ["u0", "u0", "u1"],
+            "content_id": ["film0", "film1", "news0"],
+            "timestamp": pd.Timestamp("2024-01-01", tz="UTC"),
+        }
+    )
+    content = pd.DataFrame(
+        {
+            "content_id": ["film0", "film1", "news0", "film2", "bare"],
+            "content_type": ["film", "film", "news", "film", None],
+            "genres": [[], [], [], ["Rare"], []],
+        }
+    )
+    return Dataset.from_tables(Tables(history, content=content))
+
+
+def test_a_profile_is_the_log_ratio_of_a_users_shares_to_everybodys() -> None:
+    """Shares of film and news are 2/3 and 1/3 for all, and with a prior of one event for u0
+    8/9 and 1/9, for u1 1/3 and 2/3."""
+    slate = ContentProfile(prior=1.0).fit(tastes())(Slate(requests(0, 1), np.arange(5)))
+    film, news = np.log([4 / 3, 1 / 2]), np.log([1 / 3, 2])
+    expected = np.column_stack([film, film, news, film / 2, [0, 0]])  # the genre says nothing
+    np.testing.assert_allclose(slate.scores, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_strong_prior_leaves_little_of_a_profile() -> None:
+    weak, strong = (
+        ContentProfile(prior).fit(tastes())(Slate(requests(0), np.arange(3))).scores
+        for prior in (1.0, 1e4)
+    )
+    assert np.ptp(strong) < 0.01 * np.ptp(weak)
+    assert strong[0, 0] > strong[0, 2]
+
+
+def test_a_profile_places_new_titles_by_what_the_user_watches(data: Dataset) -> None:
+    new = np.arange(20)
+    cold = data.keep(~np.isin(data.interactions["item"], new))
+    users = np.arange(data.shape[0])
+    scores = ContentProfile().fit(cold)(Slate(requests(*users), new)).scores
+    liked = users[:, None] % 2 == new % 2
+    assert scores[liked].mean() > scores[~liked].mean() + 0.1
+
+
+def test_at_no_known_time_all_events_are_equally_near(data: Dataset) -> None:
+    step, items = RecentPopular(scale=24, prior=0.1).fit(data), np.arange(data.shape[1])
+    timed = requests(0, 1)
+    both = pd.concat([timed, timed.assign(at=pd.to_datetime([None, None], utc=True))])
+    scores = step(Slate(both, items)).scores
+    np.testing.assert_array_equal(scores[:2], step(Slate(timed, items)).scores)
+    events = np.bincount(data.interactions["item"], minlength=len(items))
+    np.testing.assert_allclose(scores[2:], [np.log(events + 0.1)] * 2, rtol=1e-5)
+    assert step(Slate(timed.iloc[:0], items)).scores.shape == (0, len(items))
+
+
+def test_a_profile_needs_a_prior() -> None:
+    with pytest.raises(ValueError, match="prior 0"):
+        ContentProfile(prior=0)
+
+
+def test_a_catalogue_without_attributes_gives_no_profile() -> None:
+    data = dated({"a": [0.0], "b": [1.0]})
+    scores = ContentProfile().fit(data)(Slate(requests(0), np.arange(2))).scores
+    np.testing.assert_array_equal(scores, 0)

@@ -18,9 +18,12 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from firetv.runs import default_parameters, match_parameters, read_params
+
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / "firetv").glob("[!_]*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PROFILES = sorted((ROOT / "notebooks" / "params").glob("*.yaml"))
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 PROJECT = tomllib.loads(PYPROJECT)["project"]
@@ -30,10 +33,11 @@ DEPENDENCIES = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev
 LEVELS = (
     {"schema"},
     {"data", "moments"},
-    {"metrics", "slate", "features", "comoda", "world", "abtest", "rules", "weather", "ratings"},
+    {"metrics", "slate", "features", "comoda", "world", "abtest", "rules", "weather"},
     {"models", "synthetic", "sources", "lifts", "ranking"},
-    {"multipliers", "evaluate"},
-    {"context"},
+    {"multipliers", "evaluate", "ratings"},
+    {"context", "planted"},
+    {"explain"},
     {"recommender"},
     {"cli", "api"},
 )
@@ -187,6 +191,15 @@ def test_notebooks_show_no_error_or_warning(notebook: nbformat.NotebookNode) -> 
 def test_notebooks_have_parameters(notebook: nbformat.NotebookNode) -> None:
     tagged = [c for c in code_cells(notebook) if "parameters" in c.metadata.get("tags", ())]
     assert len(tagged) == 1
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_profiles_name_parameters_of_their_notebook(path: Path) -> None:
+    number, _ = path.stem.split("_")
+    found = next(p for p in NOTEBOOKS if p.stem.startswith(f"{number}_"))
+    defaults = default_parameters(nbformat.read(found, as_version=4))
+    changed = match_parameters(read_params(file=path), {found.stem: defaults})
+    assert changed[found.stem].keys() == read_params(file=path).keys()
 
 
 def test_notebooks_ask_a_question(notebook: nbformat.NotebookNode) -> None:

@@ -1,12 +1,25 @@
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from firetv.data import Dataset
 from firetv.models import ALS, Popular
-from firetv.slate import EMPTY, ExcludeSeen, Slate, chain, recommend, top, with_seed
+from firetv.slate import (
+    EMPTY,
+    Chain,
+    ExcludeSeen,
+    Slate,
+    Step,
+    best,
+    chain,
+    recommend,
+    top,
+    with_seed,
+)
 
 
 def slate_of(scores: np.ndarray, items: np.ndarray | None = None) -> Slate:
@@ -81,3 +94,66 @@ def test_seed_reaches_stages_inside_a_chain() -> None:
     pipeline = with_seed(chain(ALS(), Popular(), top(3)), 7)
     assert pipeline.stages[0].seed == 7
     assert pipeline.stages[1] == Popular()
+
+
+@dataclass(frozen=True)
+class After:
+    """Learns from what comes before it, and notes what it was handed."""
+
+    handed: list[tuple[Chain, Dataset]] = field(default_factory=list)
+
+    def fit(self, data: Dataset) -> Step:
+        raise AssertionError("in a chain it is fitted after the others")
+
+    def fit_after(self, upstream: Chain, data: Dataset) -> Step:
+        self.handed.append((upstream, data))
+        return top(2)
+
+
+def test_a_stage_that_learns_from_scores_is_handed_the_unfitted_stages(data: Dataset) -> None:
+    first, second, last = Popular(), ExcludeSeen(), After()
+    step = top(9)
+    fitted = chain(first, step, second, last, top(1)).fit(data)
+    assert last.handed == [(chain(first, step, second), data)]
+    assert all(a is b for a, b in zip(last.handed[0][0].stages, (first, step, second), strict=True))
+    assert fitted.steps[1] is step
+    assert fitted.steps[3] == top(2)  # what it learned is in the pipeline
+    slate = fitted(Slate(pd.DataFrame({"user": [0, -1]}), np.arange(data.shape[1])))
+    assert slate.shape == (2, 1)
+
+
+def test_a_stage_that_learns_from_scores_may_come_first_or_twice(data: Dataset) -> None:
+    first, second = After(), After()
+    chain(first, Popular(), second).fit(data)
+    assert first.handed == [(chain(), data)]
+    assert second.handed == [(chain(first, Popular()), data)]
+
+
+def test_a_chain_inside_a_chain_is_one_stage_of_it(data: Dataset) -> None:
+    inner, last = chain(Popular(), top(9)), After()
+    requests, items = pd.DataFrame({"user": [0, 3, -1]}), np.arange(data.shape[1])
+    nested = chain(inner, ExcludeSeen(), top(5)).fit(data)
+    flat = chain(Popular(), top(9), ExcludeSeen(), top(5)).fit(data)
+    a, b = recommend(nested, requests, items), recommend(flat, requests, items)
+    np.testing.assert_array_equal(a.items, b.items)
+    np.testing.assert_array_equal(a.scores, b.scores)
+    chain(inner, last).fit(data)
+    assert last.handed == [(chain(inner), data)]
+
+
+def test_a_stage_inside_a_chain_learns_from_what_comes_before_that_chain(data: Dataset) -> None:
+    last = After()
+    chain(Popular(), chain(ExcludeSeen(), chain(last))).fit(data)
+    assert last.handed == [(chain(Popular(), ExcludeSeen()), data)]
+
+
+def test_the_best_slots_come_in_order_with_ties_by_slot() -> None:
+    scores = np.array([[1.0, 3.0, 1.0, 3.0, 2.0], [-np.inf, 0.0, -np.inf, -np.inf, -np.inf]])
+    np.testing.assert_array_equal(best(scores, 4), [[1, 3, 4, 0], [1, 0, 2, 3]])
+    np.testing.assert_array_equal(best(scores, 9), [[1, 3, 4, 0, 2], [1, 0, 2, 3, 4]])
+    assert best(scores, 2).dtype == np.int64
+
+
+@pytest.mark.parametrize(("rows", "columns", "k"), [(0, 5, 3), (2, 0, 3), (2, 5, 0)])
+def test_the_best_of_nothing_is_nothing(rows: int, columns: int, k: int) -> None:
+    assert best(np.zeros((rows, columns)), k).shape == (rows, min(k, columns))

@@ -1,0 +1,714 @@
+"""Choices, learners and stacking: what is learned, and from which events."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import optimize
+
+from firetv import ranking
+from firetv.context import ContextSignals
+from firetv.data import Dataset, Tables
+from firetv.models import EASE, ContentProfile, ItemKNN, Random, RecentPopular
+from firetv.ranking import (
+    Average,
+    Choices,
+    LambdaMART,
+    Learner,
+    Logit,
+    Prepared,
+    Ranker,
+    answerable,
+    centred,
+    conditional_logit,
+    later_slice,
+    sample_candidates,
+    standardised,
+    user_folds,
+)
+from firetv.slate import EMPTY, Slate, Step, recommend, top, with_seed
+
+TREES = LambdaMART(trees=20, min_leaf=20)
+MOMENT = ContextSignals(dimensions=("daypart", "daytype"), widths=(1.0,))
+LEARNERS: dict[str, Learner] = {
+    "logit": Logit(),
+    "lambdamart": TREES,
+    "average": Average((Logit(), TREES)),
+}
+MODELS = {"ease": EASE(10), "recent": RecentPopular(240), "profile": ContentProfile()}
+RANKERS = {
+    **{name: Ranker(MODELS, (MOMENT,), each, folds=2) for name, each in LEARNERS.items()},
+    "one-fold": Ranker(MODELS, (MOMENT,), folds=1),
+    "models-alone": Ranker(MODELS, folds=2, keep=5),
+}
+every_learner = pytest.mark.parametrize("learner", LEARNERS.values(), ids=LEARNERS)
+every_ranker = pytest.mark.parametrize("name", RANKERS)
+
+
+@pytest.fixture(scope="module")
+def fitted(data: Dataset) -> dict[str, Step]:
+    return {name: ranker.fit(data) for name, ranker in RANKERS.items()}
+
+
+def requests(*users: int) -> pd.DataFrame:
+    """One request a day, at another hour each."""
+    at = pd.Timestamp("2024-02-15", tz="UTC") + pd.to_timedelta(25 * np.array(users), unit="h")
+    return pd.DataFrame({"user": np.array(users, np.int32), "at": at})
+
+
+def pairs(frame: pd.DataFrame) -> set[tuple[int, int]]:
+    return set(zip(frame["user"], frame["item"], strict=True))
+
+
+def planted(
+    weights: list[float], choices: int = 3000, slots: int = 8, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Random features of shape (R, K, D), and the slot that each request chooses by them."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(choices, slots, len(weights))).astype(np.float32)
+    return x, (x @ weights + rng.gumbel(size=(choices, slots))).argmax(axis=1)
+
+
+def chosen_first(x: np.ndarray, chosen: np.ndarray) -> Choices:
+    """All slots, the chosen one in front."""
+    order = np.argsort(np.arange(x.shape[1]) != chosen[:, None], axis=1, kind="stable")
+    x = np.take_along_axis(x, order[:, :, None], axis=1)
+    names = tuple(f"feature{n}" for n in range(x.shape[2]))
+    return Choices(x, np.ones(x.shape[:2], bool), names)
+
+
+# ------------------------------------------------------------------ conditional logit
+
+
+def test_a_conditional_logit_recovers_planted_weights() -> None:
+    weights = [1.5, 0.0, -0.7]
+    choices = chosen_first(*planted(weights, choices=8000))
+    np.testing.assert_allclose(conditional_logit(choices), weights, atol=0.08)
+
+
+@pytest.mark.parametrize("l2", [0.0, 50.0])
+def test_a_conditional_logit_agrees_with_its_likelihood_written_out(l2: float) -> None:
+    choices = chosen_first(*planted([1.0, -0.5], choices=60, slots=4))
+    rng = np.random.default_rng(1)
+    choices.valid[:, 1:] = rng.random((60, 3)) < 0.7
+
+    def loss(weights: np.ndarray) -> float:
+        total = l2 / 2 * np.sum(weights**2)
+        for row, valid in zip(choices.features.astype(float), choices.valid, strict=True):
+            total -= row[0] @ weights - np.log(np.exp(row[valid] @ weights).sum())
+        return float(total)
+
+    oracle = optimize.minimize(loss, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-8})
+    np.testing.assert_allclose(conditional_logit(choices, l2), oracle.x, atol=1e-3)
+
+
+def test_a_penalty_holds_the_weights_where_the_gradients_balance() -> None:
+    choices = chosen_first(*planted([1.0, -0.5]))
+    weights = conditional_logit(choices, l2=300.0)
+    p = np.exp(choices.features @ weights)
+    p /= p.sum(axis=1, keepdims=True)
+    surprise = choices.features[:, 0].sum(axis=0) - np.einsum("rk,rkd->d", p, choices.features)
+    np.testing.assert_allclose(surprise, 300.0 * weights, rtol=1e-3)
+    assert (np.abs(weights) < np.abs(conditional_logit(choices))).all()
+
+
+def test_a_weight_that_would_be_negative_stops_at_zero() -> None:
+    choices = chosen_first(*planted([1.0, -0.8, 0.5]))
+    assert conditional_logit(choices)[1] < -0.6
+    weights = conditional_logit(choices, nonnegative=True)
+    without = conditional_logit(choices.select(["feature0", "feature2"]))
+    assert weights[1] == 0
+    np.testing.assert_allclose(weights[[0, 2]], without, atol=1e-4)
+
+
+def test_slots_without_an_item_do_not_count() -> None:
+    choices = chosen_first(*planted([1.0, -0.5]))
+    junk = np.full((len(choices.valid), 3, 2), 7.0, np.float32)
+    padded = Choices(
+        np.concatenate([choices.features, junk], axis=1),
+        np.pad(choices.valid, ((0, 0), (0, 3))),
+        choices.names,
+    )
+    np.testing.assert_allclose(conditional_logit(padded), conditional_logit(choices), atol=1e-5)
+
+
+def test_without_choices_there_is_nothing_to_learn() -> None:
+    nothing = Choices(np.empty((0, 5, 2), np.float32), np.empty((0, 5), bool), ("a", "b"))
+    with pytest.raises(ValueError, match="needs at least one choice"):
+        conditional_logit(nothing)
+
+
+def test_features_are_selected_by_name_and_keep_their_order() -> None:
+    choices = chosen_first(*planted([1.0, 2.0, 3.0], choices=4, slots=3))
+    some = choices.select(["feature2", "feature0"])
+    assert some.names == ("feature0", "feature2")
+    np.testing.assert_array_equal(some.features, choices.features[:, :, [0, 2]])
+    assert some.valid is choices.valid
+
+
+# ------------------------------------------------------------------ choices
+
+
+def catalogue(items: int) -> Dataset:
+    """Somebody saw every item but the last; somebody else, user 1, saw only the first."""
+    codes = [*range(items - 1), 0]
+    history = pd.DataFrame(
+        {
+            "user_id": ["all"] * (items - 1) + ["one"],
+            "content_id": [f"c{i}" for i in codes],
+            "timestamp": pd.Timestamp("2024-01-01", tz="UTC"),
+        }
+    )
+    content = pd.DataFrame({"content_id": [f"c{i}" for i in range(items)]})
+    return Dataset.from_tables(Tables(history, content=content))
+
+
+def test_weights_from_a_sample_of_the_candidates_are_those_from_all() -> None:
+    """McFadden 1978; the draws are few beside the candidates, so hardly any comes twice."""
+    x, chosen = planted([1.2, -0.6], choices=2000, slots=400)
+    everything = conditional_logit(chosen_first(x, chosen))
+    users = np.full(len(chosen), -1)
+    train = catalogue(401)  # of which 400 are known
+    drawn = sample_candidates(chosen, users, train, np.random.default_rng(0), negatives=20)
+    sampled = Choices(x[np.arange(len(x))[:, None], drawn], drawn != EMPTY, ("a", "b"))
+    np.testing.assert_allclose(conditional_logit(sampled), everything, atol=0.08)
+    np.testing.assert_allclose(everything, [1.2, -0.6], atol=0.08)
+
+
+def test_weights_stand_where_there_are_more_draws_than_candidates() -> None:
+    """Copies of the alternatives would make weights a fifth too large here."""
+    x, chosen = planted([1.2, -0.6], choices=3000, slots=20)
+    everything = conditional_logit(chosen_first(x, chosen))
+    users, rng = np.full(len(chosen), -1), np.random.default_rng(0)
+    drawn = sample_candidates(chosen, users, catalogue(21), rng, negatives=100)
+    sampled = Choices(x[np.arange(len(x))[:, None], drawn], drawn != EMPTY, ("a", "b"))
+    np.testing.assert_allclose(conditional_logit(sampled), everything, atol=0.02)
+    assert all(len(set(row[row != EMPTY])) == (row != EMPTY).sum() for row in drawn[:200])
+
+
+def test_negatives_are_known_items_neither_seen_nor_chosen(data: Dataset) -> None:
+    train = data.keep(data.interactions["item"] >= 10)
+    events = train.interactions
+    users, items = events["user"].to_numpy(), events["item"].to_numpy()
+    drawn = sample_candidates(items, users, train, np.random.default_rng(0), negatives=60)
+    assert drawn.shape == (len(events), 61)
+    np.testing.assert_array_equal(drawn[:, 0], items)
+    rows, slots = np.nonzero(drawn[:, 1:] != EMPTY)
+    negatives = drawn[rows, slots + 1]
+    assert len(negatives) > 1000
+    assert set(negatives) == set(range(10, data.shape[1]))
+    assert not train.matrix().toarray()[users[rows], negatives].any()
+    assert (negatives != items[rows]).all()
+
+
+def test_what_strangers_might_have_chosen_is_drawn_evenly() -> None:
+    train, chosen = catalogue(21), np.full(500, 3)
+    drawn = sample_candidates(chosen, np.full(500, -1), train, np.random.default_rng(0), 50)
+    count = np.bincount(drawn[:, 1:][drawn[:, 1:] != EMPTY], minlength=21)
+    assert count[3] == count[20] == 0  # chosen; unknown to training
+    others = np.delete(count, [3, 20])
+    assert others.min() > 0.85 * others.mean()
+    assert others.max() < 1.15 * others.mean()
+
+
+def test_draws_are_seeded(data: Dataset) -> None:
+    events = data.interactions.iloc[:50]
+    users, items = events["user"].to_numpy(), events["item"].to_numpy()
+    a, b, c = (
+        sample_candidates(items, users, data, np.random.default_rng(seed), negatives=10)
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(a, b)
+    assert (a != c).any()
+
+
+def test_only_known_items_that_are_new_to_the_user_can_be_asked_for() -> None:
+    train = catalogue(5)
+    events = pd.DataFrame({"user": [1, 1, 1, 0], "item": [0, 2, 4, 1]}, index=[9, 8, 7, 6])
+    assert answerable(events, train).index.tolist() == [8]  # seen; fine; unknown; seen
+    assert answerable(events.iloc[:0], train).empty
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_what_is_learned_from_came_after_what_the_models_know(share: float, data: Dataset) -> None:
+    shuffled = replace(data, interactions=data.interactions.sample(frac=1, random_state=0))
+    train, late = later_slice(shuffled, share)
+    assert len(late)
+    assert train.interactions["timestamp"].max() < late["timestamp"].min()
+    assert train.reactions["timestamp"].max() < late["timestamp"].min()
+    left = len(data.interactions) - len(train.interactions)
+    assert left == pytest.approx(share * len(data.interactions), abs=1)
+    assert not pairs(late) & pairs(train.interactions)
+    assert (train.item_counts[late["item"]] > 0).all()
+
+
+def test_events_of_one_instant_have_no_later_ones(data: Dataset) -> None:
+    once = data.interactions.assign(timestamp=pd.Timestamp("2024-01-01T00:00Z"))
+    with pytest.raises(ValueError, match="nothing to learn from"):
+        later_slice(replace(data, interactions=once), 0.2)
+
+
+# ------------------------------------------------------------------ folds and scales
+
+
+def test_folds_share_each_users_events_evenly() -> None:
+    users = np.random.default_rng(0).permutation(np.repeat(np.arange(60), np.arange(60) % 13))
+    fold = user_folds(users, 5, np.random.default_rng(0))
+    assert set(fold) == set(range(5))
+    counts = pd.crosstab(users, fold).reindex(columns=range(5), fill_value=0).to_numpy()
+    assert (counts.max(axis=1) - counts.min(axis=1) <= 1).all()
+
+
+def test_users_of_a_single_event_are_in_all_folds() -> None:
+    fold = user_folds(np.arange(2000), 4, np.random.default_rng(0))
+    np.testing.assert_allclose(np.bincount(fold) / 2000, 0.25, atol=0.04)
+
+
+def test_folds_are_seeded_and_do_not_follow_the_order_of_events() -> None:
+    users = np.zeros(100, np.int32)
+    a, b, c = (user_folds(users, 5, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(a, b)
+    assert (a != c).any()
+    assert len(set(np.diff(a) % 5)) > 1  # in file order they would be dealt 0, 1, 2, ...
+
+
+def test_rows_are_centred_and_scaled_over_their_items_alone() -> None:
+    rng = np.random.default_rng(0)
+    valid = rng.random((20, 9)) < 0.7
+    values = np.where(valid, rng.normal(5, 3, size=(20, 9)), -np.inf).astype(np.float32)
+    scales = ((centred, values[valid].std()), (standardised, 1.0))
+    for scale, deviation in scales:
+        got = scale(values, valid)
+        assert (got[~valid] == 0).all()
+        for row, there in zip(got, valid, strict=True):
+            assert row[there].mean() == pytest.approx(0, abs=1e-5)
+        assert got[valid].std() == pytest.approx(deviation, rel=0.2)
+    for row, raw, there in zip(standardised(values, valid), values, valid, strict=True):
+        expected = (raw[there] - raw[there].mean()) / raw[there].std()
+        np.testing.assert_allclose(row[there], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [centred, standardised])
+def test_a_row_that_says_nothing_is_zero(
+    scale: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> None:
+    same, none = np.full((1, 4), 2.0, np.float32), np.full((1, 4), -np.inf, np.float32)
+    np.testing.assert_array_equal(scale(same, np.ones((1, 4), bool)), np.zeros((1, 4)))
+    np.testing.assert_array_equal(scale(none, np.zeros((1, 4), bool)), np.zeros((1, 4)))
+
+
+def test_rounding_is_not_scaled_up_to_a_feature() -> None:
+    same = np.array([[0.1] * 40, [3.3] * 40], np.float32)
+    np.testing.assert_array_equal(standardised(same, np.ones((2, 40), bool)), np.zeros((2, 40)))
+
+
+# ------------------------------------------------------------------ learners
+
+
+@every_learner
+def test_a_useful_feature_is_used_and_noise_is_not(learner: Learner) -> None:
+    choices = chosen_first(*planted([0.0, 1.0, 0.0]))
+    rows = choices.features.reshape(-1, 3)
+    scorer = learner.fit(choices)
+    weight = scorer.contributions(rows).std(axis=0)
+    assert weight[1] > 4 * max(weight[0], weight[2])
+    score = scorer.score(rows).reshape(choices.valid.shape)
+    truth = choices.features[:, :, 1].argmax(axis=1)
+    assert (score.argmax(axis=1) == truth).mean() > 0.8
+
+
+@every_learner
+def test_contributions_add_up_to_the_score_but_for_a_constant(learner: Learner) -> None:
+    choices = chosen_first(*planted([0.4, 1.0, -0.3]))
+    scorer = learner.fit(choices)
+    rows = np.random.default_rng(5).normal(size=(500, 3)).astype(np.float32)
+    score, shares = scorer.score(rows), scorer.contributions(rows)
+    assert score.shape == (500,)
+    assert shares.shape == (500, 3)
+    assert np.ptp(score - shares.sum(axis=1)) <= 1e-6 * np.abs(score).max()
+
+
+@every_learner
+def test_learners_repeat_bit_for_bit_and_cross_processes(learner: Learner) -> None:
+    choices = chosen_first(*planted([0.4, 1.0]))
+    rows = choices.features.reshape(-1, 2)[:400]
+    first = learner.fit(choices)
+    for other in (learner.fit(choices), pickle.loads(pickle.dumps(first))):
+        np.testing.assert_array_equal(other.score(rows), first.score(rows))
+        np.testing.assert_array_equal(other.contributions(rows), first.contributions(rows))
+
+
+@every_learner
+def test_learners_ignore_slots_without_an_item(learner: Learner) -> None:
+    choices = chosen_first(*planted([1.0, 0.0]))
+    padded = Choices(
+        np.concatenate([choices.features, np.full_like(choices.features[:, :2], 9)], axis=1),
+        np.pad(choices.valid, ((0, 0), (0, 2))),
+        choices.names,
+    )
+    rows = choices.features.reshape(-1, 2)[:400]
+    a, b = learner.fit(choices).score(rows), learner.fit(padded).score(rows)
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_trees_find_what_no_weighted_sum_can() -> None:
+    x = np.random.default_rng(0).normal(size=(3000, 8, 1)).astype(np.float32)
+    chosen = np.abs(x[:, :, 0]).argmin(axis=1)  # neither high nor low
+    choices = chosen_first(x, chosen)
+    hits = {}
+    for name in ("logit", "lambdamart"):
+        score = LEARNERS[name].fit(choices).score(x.reshape(-1, 1)).reshape(3000, 8)
+        hits[name] = (score.argmax(axis=1) == chosen).mean()
+    assert hits["logit"] < 0.3
+    assert hits["lambdamart"] > 0.6
+
+
+def test_trees_differ_by_their_seed() -> None:
+    choices = chosen_first(*planted([1.0, 0.5]))
+    assert TREES.fit(choices).text != replace(TREES, seed=1).fit(choices).text
+
+
+def test_an_average_gives_each_learner_the_same_say() -> None:
+    choices = chosen_first(*planted([1.0, 0.5]))
+    rows = choices.features.reshape(-1, 2)
+    logit, trees = Logit().fit(choices).score(rows), TREES.fit(choices).score(rows)
+    both = Average((Logit(), TREES)).fit(choices).score(rows)
+    np.testing.assert_allclose(both, (logit / logit.std() + trees / trees.std()) / 2, rtol=1e-6)
+
+
+def test_an_average_hands_its_seed_on() -> None:
+    choices = chosen_first(*planted([1.0, 0.5]))
+    mean = Average((TREES,), seed=3).fit(choices)
+    assert mean.scorers[0] == with_seed(TREES, 3).fit(choices)
+
+
+# ------------------------------------------------------------------ rankers
+
+
+@every_ranker
+def test_a_refitted_ranker_gives_the_same_lists(
+    name: str, data: Dataset, fitted: dict[str, Step]
+) -> None:
+    slate = Slate(requests(0, 5, -1), np.arange(data.shape[1]))
+    a, b = fitted[name](slate), RANKERS[name].fit(data)(slate)
+    np.testing.assert_array_equal(a.items, b.items)
+    np.testing.assert_array_equal(a.scores, b.scores)
+
+
+@every_ranker
+def test_a_ranker_does_not_mutate_its_slate(
+    name: str, data: Dataset, fitted: dict[str, Step]
+) -> None:
+    items = np.arange(data.shape[1])
+    items.flags.writeable = False
+    before = Slate(requests(1, 2), items)
+    frame = before.requests.copy()
+    after = fitted[name](before)
+    assert not before.parts
+    pd.testing.assert_frame_equal(before.requests, frame)
+    assert all(part.dtype == np.float32 for part in after.parts.values())
+
+
+@every_ranker
+def test_the_ledger_orders_the_list_of_unseen_items(
+    name: str, data: Dataset, fitted: dict[str, Step]
+) -> None:
+    users = [*range(data.shape[0]), -1]
+    slate = fitted[name](Slate(requests(*users), np.arange(data.shape[1])))
+    there = slate.items != EMPTY
+    assert there[:, :5].all()
+    drop = np.diff(np.where(there, slate.scores, -1e9), axis=1)
+    assert (drop <= 1e-5).all()
+    seen = data.matrix().toarray()[slate.users] * (slate.users >= 0)[:, None]
+    rows, slots = np.nonzero(there)
+    assert not seen[rows, slate.items[rows, slots]].any()
+    assert (np.diff(np.sort(slate.items, axis=1), axis=1)[np.sort(there, axis=1)[:, :-1]] > 0).all()
+
+
+@every_ranker
+def test_the_ledger_has_a_part_for_each_group_of_features(
+    name: str, data: Dataset, fitted: dict[str, Step]
+) -> None:
+    slate = fitted[name](Slate(requests(0, -1), np.arange(data.shape[1])))
+    moment = ["context:daypart", "context:daytype", "context:joint"]
+    context = [] if name == "models-alone" else moment
+    assert list(slate.parts) == [*MODELS, *context]
+    assert slate.shape == (2, 5 if name == "models-alone" else data.shape[1])
+
+
+@every_ranker
+def test_neither_company_nor_order_nor_chunks_change_lists(
+    name: str, data: Dataset, fitted: dict[str, Step]
+) -> None:
+    users = np.random.default_rng(0).permutation(np.arange(-1, data.shape[0]))
+    items, asked = np.arange(data.shape[1]), requests(*users)
+    whole = recommend(fitted[name], asked, items)
+    small = recommend(fitted[name], asked, items, chunk_cells=4 * len(items))
+    turned = recommend(fitted[name], asked[::-1], items)
+    for other in (small.items, turned.items[::-1]):
+        np.testing.assert_array_equal(other, whole.items)
+    for part, values in whole.parts.items():
+        np.testing.assert_allclose(small.parts[part], values, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(turned.parts[part][::-1], values, rtol=1e-4, atol=1e-5)
+
+
+@every_ranker
+def test_own_candidates_rank_as_shared_ones(
+    name: str, data: Dataset, fitted: dict[str, Step]
+) -> None:
+    shared = np.random.default_rng(0).permutation(data.shape[1])[:20]
+    own = np.pad(np.tile(shared, (3, 1)), ((0, 0), (0, 1)), constant_values=EMPTY)
+    a = top(3)(fitted[name](Slate(requests(0, 3, -1), shared)))
+    b = top(3)(fitted[name](Slate(requests(0, 3, -1), own)))
+    np.testing.assert_array_equal(a.items, b.items)
+    np.testing.assert_allclose(a.scores, b.scores, rtol=1e-4, atol=1e-5)
+
+
+@every_ranker
+def test_no_event_after_the_cut_reaches_a_ranker(name: str, data: Dataset) -> None:
+    cut = data.interactions["timestamp"].quantile(0.7)
+    other = data.interactions.copy()
+    other.loc[other["timestamp"] >= cut, "item"] = 0
+    slate = Slate(requests(0, 1, -1), np.arange(data.shape[1]))
+    a = RANKERS[name].fit(data.until(cut))(slate)
+    b = RANKERS[name].fit(replace(data, interactions=other).until(cut))(slate)
+    np.testing.assert_array_equal(a.items, b.items)
+    np.testing.assert_array_equal(a.scores, b.scores)
+
+
+@every_ranker
+def test_a_fitted_ranker_crosses_processes(
+    name: str, data: Dataset, fitted: dict[str, Step]
+) -> None:
+    copy = pickle.loads(pickle.dumps(fitted[name]))
+    users, items = requests(0, 3, -1), np.arange(data.shape[1])
+    a, b = recommend(fitted[name], users, items), recommend(copy, users, items)
+    np.testing.assert_array_equal(a.items, b.items)
+    np.testing.assert_array_equal(a.scores, b.scores)
+
+
+def test_a_ranker_trusts_a_model_that_knows_over_one_that_guesses(data: Dataset) -> None:
+    models = {"chance": Random(), "ease": EASE(10)}
+    slate = Ranker(models).fit(data)(Slate(requests(*range(30)), np.arange(data.shape[1])))
+    there = slate.items != EMPTY
+    assert slate.parts["ease"][there].std() > 4 * slate.parts["chance"][there].std()
+
+
+@pytest.mark.parametrize("learner", [Logit(), TREES], ids=["logit", "lambdamart"])
+@pytest.mark.parametrize("signals", [(), (MOMENT,)], ids=["bare", "moment"])
+def test_some_features_learn_as_a_ranker_of_these_alone(
+    learner: Learner, signals: tuple[ContextSignals, ...], data: Dataset
+) -> None:
+    more = Ranker({"knn": ItemKNN(), **MODELS}, signals, folds=2).prepare(data)
+    less = Ranker(MODELS, signals, learner, folds=2)
+    names = [name for name in reversed(more.choices.names) if name != "knn"]
+    same = more.choices.select(names)
+    np.testing.assert_array_equal(same.features, less.prepare(data).choices.features)
+    slate = Slate(requests(*range(30), -1), np.arange(data.shape[1]))
+    a, b = more.learn(learner, names)(slate), less.fit(data)(slate)
+    np.testing.assert_array_equal(a.items, b.items)
+    assert list(a.parts) == list(b.parts)
+    for part, values in a.parts.items():
+        np.testing.assert_array_equal(values, b.parts[part])
+
+
+@every_ranker
+def test_no_requests_have_no_lists(name: str, data: Dataset, fitted: dict[str, Step]) -> None:
+    ranked = fitted[name](Slate(requests(), np.arange(data.shape[1])))
+    assert ranked.shape == (0, 5 if name == "models-alone" else data.shape[1])
+    assert fitted[name](Slate(requests(0, -1), np.arange(0))).shape == (2, 0)
+
+
+@every_ranker
+def test_a_large_slate_is_ranked_in_chunks(
+    name: str, data: Dataset, fitted: dict[str, Step], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slate = Slate(requests(*range(20), -1), np.arange(data.shape[1]))
+    whole = fitted[name](slate)
+    monkeypatch.setattr(ranking, "CHUNK_CELLS", 6 * data.shape[1])
+    small = fitted[name](slate)
+    np.testing.assert_array_equal(small.items, whole.items)
+    np.testing.assert_allclose(small.scores, whole.scores, rtol=1e-4, atol=1e-5)
+
+
+@dataclass(frozen=True)
+class Moody:
+    """A signal with other parts, in another order, in each fit: of nothing, a, b and a, ..."""
+
+    moods: tuple[tuple[str, ...], ...]
+    fits: list[None] = field(default_factory=list)
+
+    def fit(self, data: Dataset) -> Step:
+        self.fits.append(None)
+        return MoodyStep(self.moods[len(self.fits) - 1], np.log1p(data.item_counts))
+
+
+@dataclass(frozen=True)
+class MoodyStep:
+    names: tuple[str, ...]
+    popularity: np.ndarray
+
+    def __call__(self, slate: Slate) -> Slate:
+        values = {"useful": self.popularity[slate.items], "useless": slate.items % 7 / 7}
+        for name in self.names:
+            slate = slate.add(name, np.broadcast_to(values[name], slate.shape))
+        return slate
+
+
+def test_features_are_told_apart_by_name_where_fits_differ(data: Dataset) -> None:
+    both = ("useful", "useless")
+    same = Ranker({}, (Moody((both,) * 3),), folds=2)
+    moody = Ranker({}, (Moody((both, both[::-1], both[::-1])),), folds=2)
+    slate = Slate(requests(0, 1), np.arange(data.shape[1]))
+    a, b = same.fit(data)(slate), moody.fit(data)(slate)
+    for name in both:
+        np.testing.assert_allclose(a.parts[name], b.parts[name], rtol=1e-5)
+    for moods in ((both, (both[0],), both), (both, both, (both[0],)), ((both[0],), both, both)):
+        some = Ranker({}, (Moody(moods),), folds=2).fit(data)(slate)
+        assert list(some.parts) == [*both]
+        assert np.isfinite(some.scores).all() or (some.items == EMPTY).any()
+
+
+def test_a_dimension_that_only_all_the_data_know_enough_of_is_no_obstacle(data: Dataset) -> None:
+    rng = np.random.default_rng(0)
+    weather = pd.Series(None, index=data.interactions.index, dtype="str")
+    weather.iloc[rng.permutation(len(weather))[:33]] = rng.choice(["sunny", "rainy"], 33)
+    rare = replace(data, interactions=data.interactions.assign(weather=weather))
+    ranked = Ranker(MODELS, (ContextSignals(),)).fit(rare)
+    slate = ranked(Slate(requests(0, -1).assign(weather="sunny"), np.arange(data.shape[1])))
+    assert set(MODELS) < set(slate.parts)
+
+
+def test_a_signal_may_speak_of_strangers_alone(data: Dataset) -> None:
+    ranked = Ranker({}, (ItemKNN(),), folds=2).fit(data)
+    known, both = (
+        ranked(Slate(requests(*users), np.arange(data.shape[1]))) for users in ((0,), (0, -1))
+    )
+    np.testing.assert_array_equal(known.items[0], both.items[0])
+
+
+def test_moments_that_never_differ_say_nothing(data: Dataset) -> None:
+    once = data.interactions.assign(timestamp=pd.Timestamp("2024-01-01T00:00Z"))
+    step = ContextSignals().fit(replace(data, interactions=once))
+    for part in step(Slate(requests(0, 1), np.arange(data.shape[1]))).parts.values():
+        np.testing.assert_allclose(part, 0, atol=1e-6)
+
+
+def test_features_that_there_are_not_are_refused(data: Dataset) -> None:
+    ready = Ranker({"ease": EASE(10)}, folds=2).prepare(data)
+    with pytest.raises(KeyError, match=r"no features \['eas'\]: there are ease"):
+        ready.learn(Logit(), ["eas"])
+
+
+def test_the_seed_of_a_ranker_reaches_its_learner(data: Dataset) -> None:
+    ranker = Ranker({"ease": EASE(10)}, learner=TREES, folds=2, seed=5)
+    same = ranker.prepare(data).learn(replace(TREES, seed=5))
+    assert ranker.fit(data).scorer == same.scorer
+
+
+# ------------------------------------------------------------------ out of fold
+
+
+@dataclass(frozen=True)
+class Spy:
+    """Notes what it is fitted on, and the requests that each fit is then asked."""
+
+    fits: list[tuple[Dataset, list[pd.DataFrame]]] = field(default_factory=list)
+
+    def fit(self, data: Dataset) -> Step:
+        asked: list[pd.DataFrame] = []
+        self.fits.append((data, asked))
+        return SpyStep(asked)
+
+
+@dataclass(frozen=True)
+class SpyStep:
+    """Scores an item by its code, so that a feature tells which item it is of."""
+
+    asked: list[pd.DataFrame]
+
+    def __call__(self, slate: Slate) -> Slate:
+        self.asked.append(slate.requests)
+        return slate.add("spy", slate.grid)
+
+
+def numbered(data: Dataset) -> Dataset:
+    """Every event with its number in a column, which requests keep."""
+    events = data.interactions
+    return replace(data, interactions=events.assign(event=np.arange(len(events))))
+
+
+def prepared(ranker: Ranker, data: Dataset) -> tuple[Prepared, list[tuple[Dataset, pd.DataFrame]]]:
+    """What a ranker prepares from, and each fit of its spy with the requests it was asked."""
+    result = ranker.prepare(data)
+    fits = ranker.models["spy"].fits
+    return result, [(train, pd.concat(asked)) for train, asked in fits if asked]
+
+
+def test_features_come_from_models_that_never_saw_the_event(data: Dataset) -> None:
+    data, ranker = numbered(data), Ranker({"spy": Spy()}, folds=4)
+    result, fits = prepared(ranker, data)
+    assert len(ranker.models["spy"].fits) == 5  # four folds, and all the data
+    np.testing.assert_array_equal(ranker.models["spy"].fits[-1][0].matrix().nnz, data.matrix().nnz)
+    assert len(fits) == 4  # the fit on all the data is asked nothing
+    events = data.interactions.set_index("event")
+    for train, asked in fits:
+        assert len(asked)
+        held_out = events.loc[asked["event"]]
+        assert not pairs(held_out) & pairs(train.interactions)
+        assert not pairs(held_out) & pairs(train.reactions)
+        assert (held_out["timestamp"].to_numpy() == asked["at"].to_numpy()).all()
+    asked = pd.concat([asked["event"] for _, asked in fits])
+    assert asked.is_unique
+    assert len(result.choices.valid) == len(asked)
+    once = events.groupby(["user", "item"])["completion"].transform("size") == 1
+    assert set(events.index[once]) <= set(asked)  # all but repeated pairs and unknown items
+
+
+def test_one_fold_learns_from_the_last_fifth_alone(data: Dataset) -> None:
+    data, ranker = numbered(data), Ranker({"spy": Spy()}, folds=1)
+    _, fits = prepared(ranker, data)
+    train, late = later_slice(data, 0.2)
+    assert len(fits) == 1
+    pd.testing.assert_frame_equal(fits[0][0].interactions, train.interactions)
+    assert fits[0][1]["event"].tolist() == late["event"].tolist()
+    assert fits[0][1]["at"].min() > train.interactions["timestamp"].max()
+
+
+def test_features_are_those_of_the_items_that_were_drawn(data: Dataset) -> None:
+    """The spy scores by item code: over the candidates, standardised codes keep their distance."""
+    result, _ = prepared(Ranker({"spy": Spy()}, folds=1, negatives=15), data)
+    train, late = later_slice(data, 0.2)
+    seen, pool = train.matrix().toarray() > 0, train.item_counts > 0
+    assert result.choices.features.shape == (len(late), 16, 1)
+    for row, (user, item) in enumerate(zip(late["user"], late["item"], strict=True)):
+        open_to = np.flatnonzero(pool & ~seen[user])
+        codes = result.choices.features[row, :, 0] * open_to.std() + open_to.mean()
+        valid = result.choices.valid[row]
+        assert codes[0] == pytest.approx(item, abs=1e-3)
+        assert set(np.round(codes[1:][valid[1:]])) <= {*open_to} - {item}
+
+
+def test_the_clock_of_a_request_is_that_of_its_event(data: Dataset) -> None:
+    """Every choice is scored at its own time: recency must see the event's neighbours."""
+    recent = Ranker({"recent": RecentPopular(12)}, folds=2).fit(data)
+    early, late = requests(3), requests(3).assign(at=pd.Timestamp("2024-03-20T12:00Z"))
+    items = np.arange(data.shape[1])
+    a, b = recent(Slate(early, items)), recent(Slate(late, items))
+    assert set(a.items[0]) == set(b.items[0])
+    assert (a.items != b.items).any()
+
+
+def test_the_seed_of_a_ranker_moves_its_folds_draws_and_models(data: Dataset) -> None:
+    first = Ranker({"chance": Random(), "ease": EASE(10)}, folds=2)
+    a, b = (with_seed(first, seed).prepare(data).choices for seed in (0, 1))
+    assert a.valid.shape != b.valid.shape or (a.valid != b.valid).any()
+    items = np.arange(data.shape[1])
+    steps = (with_seed(first, seed).prepare(data).features for seed in (0, 1))
+    chance = [step(Slate(requests(0), items)).parts["chance"] for step in steps]
+    assert (chance[0] != chance[1]).any()
