@@ -35,6 +35,7 @@ from firetv.ranking import (
 from firetv.rules import Rules, read_rules
 from firetv.slate import EMPTY, Chain, Slate, Step, chain
 
+LEAST_SCALE = 1e-3  # of a part, in its deviations: even a base that tells nothing keeps its order
 MOST_CHOICES = 20_000  # later events that the strength is learned from
 NEGATIVES = 100  # items drawn beside each of them
 JOINT = "context:joint"
@@ -188,6 +189,8 @@ class ContextBoost:
 
     def _scales(self, upstream: Chain, data: Dataset) -> dict[str, float]:
         """Weights of the upstream parts, and of the sum of all log-multipliers."""
+        if not upstream.stages and self.strength is not None:
+            return {}
         train, late = later_slice(data, LATER)
         rng = np.random.default_rng(self.seed)
         late = some(late, MOST_CHOICES, rng)
@@ -195,9 +198,11 @@ class ContextBoost:
         user, item = late["user"].to_numpy(), late["item"].to_numpy()
         items = sample_candidates(item, user, train, rng, NEGATIVES)
         slate = upstream.fit(train)(Slate(requests, items))
+        chosen = slate.grid == item[:, None]  # a step between may sort the slots, or drop some
+        slate = slate.take(np.argsort(~chosen, axis=1, kind="stable"))
         parts = dict(slate.parts)
         if self.strength is None:
-            bare = self._step(train, 1.0, {})(Slate(requests, items))
+            bare = self._step(train, 1.0, {})(Slate(requests, slate.items))
             parts[_TOTAL] = sum(bare.parts.values(), np.zeros(slate.shape, np.float32))
         if not parts:
             return {}
@@ -206,10 +211,17 @@ class ContextBoost:
                 "no event of the last fifth is about a known, unseen item, so no strength can be "
                 "learned: give a strength, or more events"
             )
-        choices = Choices(np.stack(list(parts.values()), axis=2), items != EMPTY, tuple(parts))
-        weights = conditional_logit(choices, nonnegative=True)
-        met = [name for name, part in parts.items() if name == _TOTAL or part.any()]
-        return {n: float(w) for n, w in zip(parts, weights, strict=True) if n in met}
+        kept = chosen.any(axis=1)
+        features, valid = np.stack(list(parts.values()), axis=2)[kept], slate.items[kept] != EMPTY
+        weights = conditional_logit(Choices(features, valid, tuple(parts)), nonnegative=True)
+        deviations = features[valid].std(axis=0, dtype=np.float64)
+        scales = {}
+        for name, weight, deviation in zip(parts, weights, deviations, strict=True):
+            if name == _TOTAL:
+                scales[name] = float(weight)
+            elif deviation > 0:  # else it is a part of others, such as strangers
+                scales[name] = float(max(weight, LEAST_SCALE / deviation))
+        return scales
 
     def _step(self, data: Dataset, strength: float, scales: Mapping[str, float]) -> ContextStep:
         rules = self.rules or read_rules()
@@ -230,12 +242,14 @@ class ContextBoost:
         )
 
     def _multipliers(self, learning: Learning, dimension: str) -> Multipliers | None:
-        found = None
+        learned = ruled = None
         if "learned" in self.mode:
-            found = learning.multipliers(dimension, items=self.items, personal=self.personal)
-        if found is None and "rules" in self.mode:  # nothing to learn from: the rule as it stands
-            found = rule_multipliers(dimension, learning.rules, learning.attributes)
-        return found
+            learned = learning.multipliers(dimension, items=self.items, personal=self.personal)
+        if "rules" in self.mode:
+            ruled = rule_multipliers(dimension, learning.rules, learning.attributes)
+        if learned is None or ruled is None:
+            return learned or ruled
+        return learned.beside(ruled)  # nothing to learn from: the rule as it stands
 
 
 _TOTAL = "context"  # the sum of all log-multipliers, while their strength is learned

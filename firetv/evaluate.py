@@ -22,6 +22,8 @@ from firetv.moments import DIMENSIONS, UTC_CLOCK, Clock, describe, with_region
 from firetv.ranking import Learner, Ranker, answerable, user_folds
 from firetv.slate import ExcludeSeen, Stage, chain, recommend, top, with_seed
 
+OUTCOMES = ("completion", "rating", "reaction")  # columns of an event that no request knows
+
 
 @dataclass(frozen=True)
 class Split:
@@ -178,14 +180,14 @@ def each_event(name: str, train: Dataset, events: pd.DataFrame, *, missed: bool 
     Returns
     -------
     Split
-        A request for each event: ``user``, ``at``, ``known``, and what of the moment is a column
-        of `events`; an item that the user has seen is relevant where `missed`. Intervals over
-        users still treat a user's requests as one witness.
+        A request for each event: ``user``, ``at``, ``known`` and the columns of `events`, but for
+        what came of them. Where `missed`, an item that the user has seen is relevant. Intervals
+        over users still treat a user's requests as one witness.
     """
     events = events if missed else answerable(events, train)
     user, item = events["user"].to_numpy(), events["item"].to_numpy()
-    told = [name for name in ("user", "timestamp", "region", *DIMENSIONS) if name in events]
-    requests = events[told].rename(columns={"timestamp": "at"})  # nothing of how it turned out
+    requests = events.drop(columns=["item", *OUTCOMES], errors="ignore")
+    requests = requests.rename(columns={"timestamp": "at"})
     requests = requests.assign(known=train.user_counts[user] > 0).reset_index(drop=True)
     place = (np.arange(len(events)), item)
     shape = (len(events), train.shape[1])

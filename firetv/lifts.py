@@ -192,19 +192,26 @@ def _squares(rows: sparse.csr_array) -> sparse.csr_array:
 def _habits(codes: np.ndarray, strata: np.ndarray, p: np.ndarray) -> np.ndarray:
     """What a stratum adds to the logit of each value, (E, V).
 
-    Its own habit of the value, shrunk towards everybody's, over the mean lift that its usual items
-    have there: who likes what a value lifts does not meet the value more often for that.
+    Its habit, over what its other items would add: ``p(v | s, i)`` is proportional to ``p(v | s)``
+    times the lift of ``i`` over the mean lift of what ``s`` usually watches. Habits are
+    Dirichlet-multinomial around everybody's; how much they vary is learned by maximum likelihood.
     """
-    n_values = p.shape[1]
-    size = (strata.max() + 1) * n_values
+    n_values, size = p.shape[1], strata.max() + 1
     cells = strata[:, None] * n_values + np.arange(n_values)
-    observed = np.bincount(strata * n_values + codes, minlength=size)
-    share = np.bincount(codes, minlength=n_values) / len(codes)
-    usual = np.outer(np.bincount(strata), share).ravel()
-    lifted = np.bincount(cells.ravel(), p.ravel(), minlength=size)
-    habit = shrunk_log_lift(observed, usual, learn_shrinkage(observed, usual))
-    prior = USUAL_WEIGHT * np.tile(share, size // n_values)
-    return (habit - np.log((lifted + prior) / (usual + prior)))[cells]
+    length = size * n_values
+    observed = np.bincount(strata * n_values + codes, minlength=length).reshape(size, n_values)
+    total, share = observed.sum(axis=1, keepdims=True), observed.sum(axis=0) / len(codes)
+
+    def loss(log_weight: float) -> float:
+        weight = np.exp(log_weight)
+        cell = gammaln(weight * share + observed) - gammaln(weight * share)
+        return (gammaln(weight + total) - gammaln(weight)).sum() - cell.sum()
+
+    weight = np.exp(optimize.minimize_scalar(loss, bounds=np.log(WEIGHTS), method="bounded").x)
+    habit = np.log((weight + observed / share) / (weight + total))[strata]
+    lifted = np.bincount(cells.ravel(), p.ravel(), minlength=length).reshape(size, n_values)[strata]
+    usual = (lifted - p + USUAL_WEIGHT * p.mean(axis=0)) / (total[strata] - 1 + USUAL_WEIGHT)
+    return habit - np.log(usual / p.mean(axis=0))
 
 
 def learn_lifts(
@@ -239,11 +246,12 @@ def learn_lifts(
     Lifts
     """
     events = _Events.of(codes, items, attributes.matrix, len(values))
-    users = np.unique(users, return_inverse=True)[1]
+    users, *strata = (np.unique(s, return_inverse=True)[1] for s in (users, *strata))
     family, labels = pd.factorize(attributes.families)
     mean = np.column_stack([np.zeros(len(values)), prior])
     theta, habits = mean, dict.fromkeys(range(1 + len(strata)), np.zeros((len(codes), len(values))))
     variance = np.full(len(labels), FIRST_VARIANCE)
+    last = theta
     for _ in range(ROUNDS):
         precision = np.tile(np.r_[INTERCEPT_PRECISION, 1 / variance[family]], len(values))
         offset = sum(habits.values())
@@ -252,10 +260,14 @@ def learn_lifts(
             others = sum(habits.values()) - habits[number]
             habits[number] = _habits(codes, stratum, events.probabilities(theta, others))
         before, variance = variance, _variance(family, theta - mean, precision, inverse)
-        if (np.abs(np.log(variance / before)) < TOLERANCE).all():
+        moved, last = np.abs(theta - last).max(), theta
+        if (np.abs(np.log(variance / before)) < TOLERANCE).all() and moved < TOLERANCE:
             break
-    scores = events.scores(events.probabilities(theta, offset), users)
-    covariance = inverse @ (scores.T @ scores + np.diag(precision)) @ inverse
+    covariance = inverse  # of a single user nobody can tell how users differ
+    if users.max() > 0:
+        scores = events.scores(events.probabilities(theta, offset), users)
+        spread = scores.T @ scores * (1 + 1 / users.max())
+        covariance = inverse @ (spread + np.diag(precision)) @ inverse
     counts = events.counts()
     return Lifts(
         tuple(values),

@@ -7,7 +7,7 @@ attribute lifts how much, with its interval and its count.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -55,6 +55,31 @@ class Multipliers:
         """Row of the table for each moment, int64 of shape (R,); V where context is unknown."""
         code = pd.Index(self.values).get_indexer(moments[self.dimension])
         return np.where(code < 0, len(self.values), code)
+
+    def beside(self, other: Multipliers) -> Multipliers:
+        """Add the values that only the other one knows."""
+        new = [row for row, value in enumerate(other.values) if value not in self.values]
+        values = (*self.values, *(other.values[row] for row in new))
+        personal = self.personal
+        if personal is not None:
+            user, value = np.divmod(personal.tocoo().row, len(self.values))
+            place = (user * len(values) + value, personal.tocoo().col)
+            shape = (personal.shape[0] // len(self.values) * len(values), personal.shape[1])
+            personal = sparse.csr_array((personal.data, place), shape=shape)
+        zeros = np.zeros((len(new), self.table.shape[1]), np.float32)
+        return replace(
+            self,
+            values=values,
+            table=np.vstack([self.table[:-1], other.table[new], self.table[-1:]]),
+            reasons=pd.concat(
+                [self.reasons, other.reasons[~other.reasons["value"].isin(self.values)]],
+                ignore_index=True,
+            ),
+            families={
+                n: np.vstack([part[:-1], zeros, part[-1:]]) for n, part in self.families.items()
+            },
+            personal=personal,
+        )
 
 
 def cells(table: np.ndarray, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -194,7 +219,7 @@ class Learning:
             lifts.table(),
             {name: _with_unknown(part) for name, part in families.items()},
             _personal_lifts(lifts, table, events, self.data.shape[0], attributes)
-            if personal
+            if personal and attributes.shape[1]
             else None,
         )
 

@@ -200,18 +200,23 @@ def conditional_logit(
     """
     if not len(choices.features):
         raise ValueError("a conditional logit needs at least one choice to learn from")
-    x = choices.features.astype(np.float64)
-    width = x.shape[2]
+    x = np.array(choices.features, np.float64, order="C")  # sums do not depend on its history
+    scale = x[choices.valid].std(axis=0)
+    scale = np.exp2(np.round(np.log2(np.where(scale > 0, scale, 1))))  # dividing by it is exact
+    x /= scale
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         logits = np.where(choices.valid, x @ weights, -np.inf)
         log_p = log_softmax(logits, axis=1)
         expected = np.einsum("rk,rkd->d", np.exp(log_p), x)
-        gradient = expected - x[:, 0].sum(axis=0) + l2 * weights
-        return l2 / 2 * weights @ weights - log_p[:, 0].sum(), gradient
+        gradient = expected - x[:, 0].sum(axis=0) + l2 * weights / scale**2
+        return l2 / 2 * ((weights / scale) ** 2).sum() - log_p[:, 0].sum(), gradient
 
-    bounds = [(0.0, None)] * width if nonnegative else None
-    return optimize.minimize(loss, np.zeros(width), jac=True, method="L-BFGS-B", bounds=bounds).x
+    bounds = [(0.0, None)] * len(scale) if nonnegative else None
+    found = optimize.minimize(
+        loss, np.zeros(len(scale)), jac=True, method="L-BFGS-B", bounds=bounds
+    )
+    return found.x / scale
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import pytest
 from firetv import evaluate
 from firetv.abtest import Interval, difference_interval, mean_interval
 from firetv.data import Dataset
-from firetv.evaluate import Split
-from firetv.models import ALS, Popular, Random
+from firetv.evaluate import Split, Variant
+from firetv.models import ALS, EASE, Popular, Random
+from firetv.ranking import Logit, Ranker
 from firetv.slate import EMPTY
 
 SPLITS: dict[str, Callable[[Dataset], Split]] = {
@@ -130,7 +131,7 @@ def test_each_event_is_asked_for_in_its_own_context(data: Dataset) -> None:
     split = evaluate.each_event("later", train, events, missed=True)
     assert split.name == "later"
     assert len(split.requests) == len(events)
-    expected = events.rename(columns={"timestamp": "at"}).drop(columns="item")
+    expected = events.rename(columns={"timestamp": "at"}).drop(columns=["item", "completion"])
     pd.testing.assert_frame_equal(
         split.requests.drop(columns="known"), expected.reset_index(drop=True)
     )
@@ -329,3 +330,55 @@ def test_intervals_are_seeded_and_skip_the_undefined() -> None:
     assert not difference_interval(values, values, seed=0).excludes_zero
     with pytest.raises(ValueError, match="at least 2 values, not 1"):
         mean_interval(np.array([1.0, np.nan]), seed=0)
+
+
+def test_requests_count_once_each_and_users_are_resampled() -> None:
+    """A heavy user outweighs light ones in a mean of requests, not in a mean of users."""
+    rows = [
+        {"model": m, "seed": 0, "split": "s", "request": r, "user": u, "metric": "ndcg", "value": v}
+        for m, gain in (("a", 0.0), ("b", 1.0))
+        for r, u in enumerate([0] * 30 + list(range(1, 11)))
+        for v in (gain if u == 0 else 0.0,)
+    ]
+    values = pd.DataFrame(rows)
+    by_request = evaluate.compare(values, "a", unit="request").iloc[0]
+    by_user = evaluate.compare(values, "a").iloc[0]
+    assert by_request["value"] == pytest.approx(30 / 40)
+    assert by_user["value"] == pytest.approx(1 / 11)
+    assert by_request["n"] == by_user["n"] == 11
+    assert by_request["low"] < 0.1  # one witness, however often it speaks
+
+
+def test_permuted_moments_keep_who_met_what_and_lose_what_went_with_which_item(
+    data: Dataset,
+) -> None:
+    clocked = evaluate.with_moments(data)
+    events = clocked.interactions
+    assert set(events["daypart"].dropna()) == {"morning", "afternoon", "evening", "night"}
+    shuffled = evaluate.permuted_moments(clocked, seed=0).interactions
+    kept = ["user", "item", "timestamp"]
+    pd.testing.assert_frame_equal(shuffled[kept], events[kept])
+    for columns in (["user", "daypart"], ["user", "daypart", "daytype", "season"]):
+        met = [each.groupby(columns).size() for each in (events, shuffled)]
+        pd.testing.assert_series_equal(*met)
+    assert (shuffled["daypart"] != events["daypart"]).mean() > 0.3
+
+
+def test_variants_use_the_features_they_name(data: Dataset) -> None:
+    clocked = evaluate.with_moments(data)
+    late = clocked.interactions["timestamp"] >= data.interactions["timestamp"].quantile(0.8)
+    split = evaluate.each_event("late", clocked.keep(~late), clocked.interactions[late])
+    ranker = Ranker({"popularity": Popular(), "ease": EASE(reg=10)}, folds=2)
+    variants = {
+        "both": Variant(Logit(), ("popularity", "ease")),
+        "popularity": Variant(Logit(), ("pop",)),
+    }
+    alone, together = (
+        evaluate.run_variants(ranker, variants, [split], [0], n_jobs=n) for n in (1, 2)
+    )
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.items, other.items)
+    popular = evaluate.run("popularity", Popular(), split, seed=0)
+    ndcg = evaluate.measure([*alone, popular]).groupby("model")["value"].mean()
+    assert ndcg["both"] > ndcg["popularity"]
+    np.testing.assert_array_equal(np.sort(alone[1].items), np.sort(popular.items))
