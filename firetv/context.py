@@ -191,37 +191,43 @@ class ContextBoost:
         """Weights of the upstream parts, and of the sum of all log-multipliers."""
         if not upstream.stages and self.strength is not None:
             return {}
+        choices = self._choices(upstream, data)
+        if not choices.names:  # nothing upstream scores, and the strength is given
+            return {}
+        weights = conditional_logit(choices, nonnegative=True)
+        deviations = choices.features[choices.valid].std(axis=0, dtype=np.float64)
+        scales = {}
+        for name, weight, deviation in zip(choices.names, weights, deviations, strict=True):
+            if name == _TOTAL:
+                scales[name] = float(weight)
+            elif deviation > 0:  # else it is a part of others, such as strangers
+                scales[name] = float(max(weight, LEAST_SCALE / deviation))
+        return scales
+
+    def _choices(self, upstream: Chain, data: Dataset) -> Choices:
+        """What the last fifth chose, scored by a base and multipliers of the events before it."""
         train, late = later_slice(data, LATER)
         rng = np.random.default_rng(self.seed)
         late = some(late, MOST_CHOICES, rng)
+        if late.empty:
+            raise ValueError(
+                "no event of the last fifth is about a known, unseen item, so nothing can be "
+                "learned from them: use another mode, or more events"
+            )
         requests = late.rename(columns={"timestamp": "at"}).reset_index(drop=True)
         user, item = late["user"].to_numpy(), late["item"].to_numpy()
         items = sample_candidates(item, user, train, rng, NEGATIVES)
         slate = upstream.fit(train)(Slate(requests, items))
         chosen = slate.grid == item[:, None]  # a step between may sort the slots, or drop some
         slate = slate.take(np.argsort(~chosen, axis=1, kind="stable"))
-        parts = dict(slate.parts)
+        parts, kept = dict(slate.parts), chosen.any(axis=1)
         if self.strength is None:
             bare = self._step(train, 1.0, {})(Slate(requests, slate.items))
             parts[_TOTAL] = sum(bare.parts.values(), np.zeros(slate.shape, np.float32))
-        if not parts:
-            return {}
-        if late.empty:
-            raise ValueError(
-                "no event of the last fifth is about a known, unseen item, so no strength can be "
-                "learned: give a strength, or more events"
-            )
-        kept = chosen.any(axis=1)
-        features, valid = np.stack(list(parts.values()), axis=2)[kept], slate.items[kept] != EMPTY
-        weights = conditional_logit(Choices(features, valid, tuple(parts)), nonnegative=True)
-        deviations = features[valid].std(axis=0, dtype=np.float64)
-        scales = {}
-        for name, weight, deviation in zip(parts, weights, deviations, strict=True):
-            if name == _TOTAL:
-                scales[name] = float(weight)
-            elif deviation > 0:  # else it is a part of others, such as strangers
-                scales[name] = float(max(weight, LEAST_SCALE / deviation))
-        return scales
+        features = np.empty((*slate.shape, len(parts)), np.float32)
+        for number, part in enumerate(parts.values()):
+            features[:, :, number] = part
+        return Choices(features[kept], slate.items[kept] != EMPTY, tuple(parts))
 
     def _step(self, data: Dataset, strength: float, scales: Mapping[str, float]) -> ContextStep:
         rules = self.rules or read_rules()

@@ -84,7 +84,11 @@ class Multipliers:
 
 def cells(table: np.ndarray, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
     """Entries of a (V + 1, n_items) table for a slate's items, (R, K)."""
-    return table[:, items][rows] if items.ndim == 1 else table[rows[:, None], items]
+    if items.ndim == 2:
+        return table[rows[:, None], items]
+    if len(rows) and (rows == rows[0]).all():  # one moment for all: nothing to copy
+        return np.broadcast_to(table[rows[0], items], (len(rows), len(items)))
+    return np.take(table[:, items], rows, axis=0)
 
 
 def attribute_shares(data: Dataset, rules: Rules, families: Sequence[str] = ()) -> Features:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 RESULT_COLUMNS = ("section", "model", "split", "metric", "value", "low", "high", "n", "seeds")
 RESULT_KEY = ["section", "model", "split", "metric"]
-TITLE_LENGTH = 30  # characters of a title in a figure
+TITLE_LENGTH = 26  # characters of a title in a figure
 DATA_KEYS = ("name", "rows", "checksum")
 PNG_METADATA = {"Software": None}  # names matplotlib's version: noise between two equal figures
 
@@ -257,24 +257,27 @@ def plot_moves(moves: pd.DataFrame, left: str, right: str, *, ax: Axes | None = 
     Axes
         The plot.
     """
-    ax = plt.subplots(figsize=(9.5, 4.2))[1] if ax is None else ax
-    last = int(np.nanmax(moves[["rank", "before"]].to_numpy(float)))
-    for row in moves.itertuples():
-        title = row.title if len(row.title) <= TITLE_LENGTH else f"{row.title[: TITLE_LENGTH - 1]}…"
-        rose = pd.isna(row.before) or (not pd.isna(row.rank) and row.rank < row.before)
-        stayed = not pd.isna(row.rank) and not pd.isna(row.before) and row.rank == row.before
+    ax = plt.subplots(figsize=(10.5, 4.2))[1] if ax is None else ax
+    length, ranks = int(moves["rank"].max()), moves[["before", "rank"]].astype(float)
+    # Beyond the list there is one line for each title, in their order.
+    beyond = length + ranks.where(ranks > length).rank(method="first")
+    places = ranks.where(ranks <= length).fillna(beyond).fillna(length + 1)
+    for (_, row), start, end in zip(
+        moves.iterrows(), places["before"], places["rank"], strict=True
+    ):
+        rose = pd.notna(row["rank"]) and row["rank"] < row["before"]
+        stayed = pd.notna(row["rank"]) and row["rank"] == row["before"]
         color = "0.6" if stayed else "C0" if rose else "C1"
-        start = row.before if not pd.isna(row.before) else last + 1.2
-        end = row.rank if not pd.isna(row.rank) else last + 1.2
+        long = len(row["title"]) > TITLE_LENGTH
+        title = row["title"][: TITLE_LENGTH - 1] + "…" if long else row["title"]
         ax.plot([0, 1], [start, end], color=color, lw=1.5, alpha=0.8)
-        if not pd.isna(row.before):
-            ax.text(-0.03, start, f"{title}  {int(start)}", ha="right", va="center", size=9)
-        if not pd.isna(row.rank):
-            ax.text(1.03, end, f"{int(end)}  {title}", ha="left", va="center", size=9, color=color)
-            ax.text(2.0, end, row.reason, ha="left", va="center", size=8.5, color="0.35")
-    ax.set(xlim=(-0.05, 1.05), ylim=(last + 1.5, 0.3), xticks=[0, 1], yticks=[])
-    ax.set_xticklabels([left, right])
-    ax.tick_params(length=0)
+        ax.text(-0.04, start, f"{title}  {row['before']}", ha="right", va="center", size=9)
+        if pd.notna(row["rank"]):
+            ax.text(1.04, end, f"{row['rank']}  {title}", va="center", size=9, color=color)
+            ax.text(2.05, end, row["reason"], va="center", size=8.5, color="0.35")
+    ax.set(xlim=(-1.1, 3.4), ylim=(length + 3, 0.3), xticks=[0, 1], yticks=[])
+    ax.set_xticklabels([left, right], weight="bold")
+    ax.tick_params(length=0, labelbottom=False, labeltop=True)
     sns.despine(ax=ax, left=True, bottom=True)
     return ax
 

@@ -77,12 +77,15 @@ class Slate:
     @property
     def scores(self) -> np.ndarray:
         """Sum of the parts, float32, shape (R, K); minus infinity in empty slots."""
-        total = sum(self.parts.values(), np.zeros(self.shape, np.float32))
-        return np.where(self.items == EMPTY, np.float32(-np.inf), total)
+        total = np.zeros(self.shape, np.float32)
+        for part in self.parts.values():
+            total += part
+        np.copyto(total, -np.inf, where=self.items == EMPTY)
+        return total
 
     def add(self, name: str, values: np.ndarray) -> Slate:
         """Return the slate with one more part; a name can be used once, and no value is NaN."""
-        if np.isnan(values).any():
+        if values.size and np.isnan(np.min(values)):  # a minimum of NaN is NaN, and needs no copy
             raise ValueError(f"part {name!r} holds {np.isnan(values).sum()} NaN scores")
         if name in self.parts:
             raise ValueError(f"the ledger already has a part {name!r}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import timeit
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from firetv.context import ContextBoost, ContextSignals, JointLift, Mode
 from firetv.data import Dataset, Tables
@@ -613,3 +615,23 @@ def test_tables_of_ratings_without_context_can_be_boosted() -> None:
     slate = Slate(requests(0, -1), np.arange(data.shape[1]))
     step = chain(Popular(), ContextBoost(strength=1.0, items=True)).fit(data)
     assert np.isfinite(step(slate).scores).all()
+
+
+def test_the_context_costs_no_more_than_the_lists_without_it() -> None:
+    """As many users and titles as MovieLens-100K has, each request in a moment of its own."""
+    tables, _ = simulate(World(users=943, content=1682, watch_events=5000, influence=0))
+    data = Dataset.from_tables(tables)
+    base, step = (
+        chain(ALS(components=32, epochs=1), ContextBoost("rules", strength=1)).fit(data).steps
+    )
+    drawn = data.interactions.iloc[:943]
+    asked = drawn.assign(user=np.arange(943), companion="family").rename(
+        columns={"timestamp": "at"}
+    )
+    slate, unseen = Slate(asked, np.arange(1682)), ExcludeSeen().fit(data)
+    scored = base(slate)
+    assert len(step(scored).parts) >= 6
+    with threadpool_limits(1):
+        lists = timeit.repeat(lambda: top(10)(unseen(base(slate))), number=1, repeat=9)
+        context = timeit.repeat(lambda: step(scored), number=1, repeat=9)
+    assert np.median(context) <= np.median(lists)

@@ -175,6 +175,44 @@ def test_intervals_are_ranked_with_the_published_values(results: pd.DataFrame) -
     plt.close(axes.figure)
 
 
+def test_a_heat_map_shades_only_clear_multipliers_and_names_all() -> None:
+    lifts = pd.DataFrame(
+        {
+            "value": ["rainy", "rainy", "sunny", "sunny"],
+            "attribute": ["genre:News", "genre:Drama"] * 2,
+            "log_lift": [0.4, -0.1, -0.3, 0.05],
+            "low": [0.2, -0.3, -0.5, -0.2],
+            "high": [0.6, 0.1, -0.1, 0.3],
+            "n": [40, 12, 31, 9],
+        }
+    )
+    axes = report.plot_lifts(lifts)
+    shown = {(t.get_position(), t.get_text()): t.get_color() for t in axes.texts}
+    assert shown[((0, 0), "1.49 (40)")] == "white"
+    assert shown[((0, 1), "0.90 (12)")] == "0.6"
+    np.testing.assert_allclose(axes.images[0].get_array(), [[0.4, -0.3], [0, 0]])
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["News", "Drama"]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["rainy", "sunny"]
+
+
+def test_moves_show_where_each_title_was_and_why_it_moved() -> None:
+    moves = pd.DataFrame(
+        {
+            "rank": pd.array([1, 2, None], "Int64"),
+            "before": pd.array([7, 2, 1], "Int64"),
+            "title": ["Alien", "A title much longer than the figure has room for", "Big"],
+            "reason": ["night: Horror ×1.30", "", "others moved past it"],
+        }
+    )
+    axes = report.plot_moves(moves, "day", "night")
+    texts = [t.get_text() for t in axes.texts]
+    assert {"Alien  7", "1  Alien", "night: Horror ×1.30", "Big  1"} <= set(texts)
+    assert max(map(len, texts)) < 40
+    assert "others moved past it" not in texts  # what left the list has no line on the right
+    ends = [tuple(line.get_ydata()) for line in axes.lines]
+    assert ends == [(3, 1), (2, 2), (1, 3)]
+
+
 def test_interval_table_keeps_the_order_of_the_results(results: pd.DataFrame) -> None:
     more = pd.concat([results, results.iloc[:1].assign(metric="map@10", value=0.15)])
     table = report.interval_table(more)
