@@ -33,7 +33,7 @@ from firetv.ranking import (
     some,
 )
 from firetv.rules import Rules, read_rules
-from firetv.slate import EMPTY, Chain, Slate, Step, chain
+from firetv.slate import CHUNK_CELLS, EMPTY, Chain, Slate, Step, chain, recommend
 
 LEAST_SCALE = 1e-3  # of a part, in its deviations: even a base that tells nothing keeps its order
 MOST_CHOICES = 20_000  # later events that the strength is learned from
@@ -164,6 +164,8 @@ class ContextBoost:
             raise ValueError(f"unknown dimensions {sorted(unknown)}: use {', '.join(DIMENSIONS)}")
         if self.strength is not None and not self.strength >= 0:
             raise ValueError(f"strength {self.strength} is below 0: it would turn rules around")
+        if not (self.width >= 0 and self.weight > 0):
+            raise ValueError(f"width {self.width} is below 0, or weight {self.weight} not above it")
 
     def fit(self, data: Dataset) -> Step:
         """Learn without a base: see :meth:`fit_after`."""
@@ -217,12 +219,14 @@ class ContextBoost:
         requests = late.rename(columns={"timestamp": "at"}).reset_index(drop=True)
         user, item = late["user"].to_numpy(), late["item"].to_numpy()
         items = sample_candidates(item, user, train, rng, NEGATIVES)
-        slate = upstream.fit(train)(Slate(requests, items))
+        # As few requests at once as if each had the whole catalogue, which some models score.
+        cells_at_once = CHUNK_CELLS * items.shape[1] // train.shape[1]
+        slate = recommend(upstream.fit(train), requests, items, cells_at_once)
         chosen = slate.grid == item[:, None]  # a step between may sort the slots, or drop some
         slate = slate.take(np.argsort(~chosen, axis=1, kind="stable"))
         parts, kept = dict(slate.parts), chosen.any(axis=1)
         if self.strength is None:
-            bare = self._step(train, 1.0, {})(Slate(requests, slate.items))
+            bare = recommend(self._step(train, 1.0, {}), requests, slate.items, cells_at_once)
             parts[_TOTAL] = sum(bare.parts.values(), np.zeros(slate.shape, np.float32))
         features = np.empty((*slate.shape, len(parts)), np.float32)
         for number, part in enumerate(parts.values()):

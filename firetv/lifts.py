@@ -41,6 +41,9 @@ WEIGHTS = (0.1, 1e4)  # least and most events of prior
 class Lifts:
     """What one dimension of the context does to attributes.
 
+    Where people have strong habits of context but a handful of events each, habits cannot be told
+    from lifts: lifts are then drawn to zero, and their intervals are too narrow.
+
     Attributes
     ----------
     values : tuple of str
@@ -134,8 +137,7 @@ class _Events:
     def of(
         cls, codes: np.ndarray, items: np.ndarray, attributes: sparse.csr_array, n_values: int
     ) -> _Events:
-        ones = sparse.csr_array(np.ones((attributes.shape[0], 1)))
-        design = sparse.csr_array(sparse.hstack([ones, attributes], format="csr"))
+        design = _with_intercept(attributes)
         return cls(codes, items, design, _squares(design), n_values)
 
     def probabilities(self, theta: np.ndarray, offset: np.ndarray) -> np.ndarray:
@@ -263,22 +265,29 @@ def learn_lifts(
         moved, last = np.abs(theta - last).max(), theta
         if (np.abs(np.log(variance / before)) < TOLERANCE).all() and moved < TOLERANCE:
             break
-    covariance = inverse  # of a single user nobody can tell how users differ
-    if users.max() > 0:
-        scores = events.scores(events.probabilities(theta, offset), users)
-        spread = scores.T @ scores * (1 + 1 / users.max())
-        covariance = inverse @ (spread + np.diag(precision)) @ inverse
-    counts = events.counts()
+    p, counts = events.probabilities(theta, offset), events.counts()
     return Lifts(
         tuple(values),
         attributes.names,
         counts.sum(axis=1) / counts.sum(),
         events.probabilities(theta, np.zeros(len(values))).mean(axis=0),
         theta,
-        covariance,
+        _covariance(events.scores(p, users), inverse, precision),
         counts @ attributes.matrix,
         dict(zip(labels, np.sqrt(variance).tolist(), strict=True)),
     )
+
+
+def _covariance(scores: np.ndarray, inverse: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """Covariance of the coefficients that allows for users who are alike within themselves.
+
+    Of a single user nobody can tell how users differ: then it is the model's own.
+    """
+    users = len(scores)
+    if users < 2:
+        return inverse
+    spread = scores.T @ scores * (users / (users - 1))
+    return inverse @ (spread + np.diag(precision)) @ inverse
 
 
 def _with_intercept(attributes: sparse.csr_array) -> sparse.csr_array:

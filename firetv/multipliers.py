@@ -103,8 +103,16 @@ def attribute_shares(data: Dataset, rules: Rules, families: Sequence[str] = ()) 
     rules : Rules
     families : sequence of str
         Names such as ``genre``; all that the content table gives by default.
+
+    Raises
+    ------
+    ValueError
+        If the content table gives attributes, but not of such a family.
     """
     features = item_features(data)
+    if features.names and (unknown := set(families) - set(features.families)):
+        known = ", ".join(features.families.unique())
+        raise ValueError(f"no attributes {sorted(unknown)}: the content table gives {known}")
     events = np.bincount(data.interactions["item"], minlength=data.shape[1])
     met = features.matrix.T @ events
     ruled = {f"{rule.family}:{rule.level}".casefold() for rule in rules.rules}

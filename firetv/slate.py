@@ -226,8 +226,8 @@ def recommend(
         Usually a pipeline that ends with :func:`top`.
     requests : DataFrame of R rows
         One row per request, with a ``user`` column.
-    items : int array of shape (K,)
-        Candidate item codes, shared by all requests.
+    items : int array of shape (K,), or (R, K)
+        Candidate item codes, shared by all requests or each one's own.
     chunk_cells : int
         Upper bound of requests x candidates handled at once.
 
@@ -236,9 +236,11 @@ def recommend(
     Slate
         The slates of all chunks, joined.
     """
-    rows = max(1, chunk_cells // max(1, len(items)))
-    starts = range(0, max(1, len(requests)), rows)
-    slates = [step(Slate(requests.iloc[s : s + rows], items)) for s in starts]
+    rows, shared = max(1, chunk_cells // max(1, items.shape[-1])), items.ndim == 1
+    slates = [
+        step(Slate(requests.iloc[s : s + rows], items if shared else items[s : s + rows]))
+        for s in range(0, max(1, len(requests)), rows)
+    ]
     names = dict.fromkeys(name for s in slates for name in s.parts)
     parts = {  # a part that a chunk has no use for, such as a fallback, is zero there
         name: np.concatenate([s.parts.get(name, np.zeros(s.shape, np.float32)) for s in slates])

@@ -216,6 +216,8 @@ def test_no_strength_leaves_the_order_of_the_base(base: Stage, data: Dataset) ->
         ({"dimensions": ("weather", "mood")}, r"unknown dimensions \['mood'\]"),
         ({"strength": -0.5}, "strength -0.5"),
         ({"strength": float("nan")}, "strength nan"),
+        ({"width": -1.0}, "width -1.0 is below 0"),
+        ({"weight": 0.0}, "weight 0.0 not above it"),
     ],
 )
 def test_impossible_parameters_are_told(parameters: dict[str, object], complaint: str) -> None:

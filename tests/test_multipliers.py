@@ -118,6 +118,11 @@ def test_only_the_families_asked_for_have_attributes(even: Dataset) -> None:
     assert set(attribute_shares(even, NO_RULES, ("type",)).families) == {"type"}
 
 
+def test_a_family_that_the_catalogue_lacks_is_named(even: Dataset) -> None:
+    with pytest.raises(ValueError, match="no attributes \\['genres'\\]: the content table gives"):
+        attribute_shares(even, Rules(()), ["genre", "genres"])
+
+
 def test_a_catalogue_without_attributes_has_no_shares(even: Dataset) -> None:
     bare = replace(even, content=even.content[["content_id"]])
     shares = attribute_shares(bare, NO_RULES)

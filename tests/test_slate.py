@@ -90,6 +90,14 @@ def test_chunks_do_not_change_lists(data: Dataset) -> None:
         np.testing.assert_allclose(small.parts[name], values, atol=1e-6)
 
 
+def test_own_candidates_are_chunked_too(data: Dataset) -> None:
+    step = chain(ALS(components=4), top(5)).fit(data)
+    requests = pd.DataFrame({"user": np.arange(data.shape[0])})
+    own = np.random.default_rng(0).integers(data.shape[1], size=(data.shape[0], 8))
+    whole, small = recommend(step, requests, own), recommend(step, requests, own, 20)
+    np.testing.assert_array_equal(whole.items, small.items)
+
+
 def test_seed_reaches_stages_inside_a_chain() -> None:
     pipeline = with_seed(chain(ALS(), Popular(), top(3)), 7)
     assert pipeline.stages[0].seed == 7
