@@ -149,9 +149,9 @@ MANIFEST: Mapping[str, Any] = {
             "content_id release_year country language director budget", "title content_type genres"
         ),
     },
-    "notes": "Timestamps are row numbers, one hour apart: only their order means anything, hour and "
-    "day are fictitious. daypart, daytype, season, weather, companion and location were observed. "
-    "This copy has codes without names for sex, countries, languages, directors and films. Genre "
-    "names were inferred: the codes follow IMDb's genres in alphabetical order, which fits known "
-    "films and which genres occur together.",
+    "notes": "Timestamps are row numbers, one hour apart: only their order means anything, hour "
+    "and day are fictitious. daypart, daytype, season, weather, companion and location were "
+    "observed. This copy has codes without names for sex, countries, languages, directors and "
+    "films. Genre names were inferred: the codes follow IMDb's genres in alphabetical order, which "
+    "fits known films and which genres occur together.",
 }

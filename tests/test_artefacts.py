@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 
 from firetv.report import Artefact, format_interval, load_artefact
+from firetv.runs import read_params
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
@@ -123,11 +125,30 @@ def test_readme_cites_the_committed_table() -> None:
         assert line in readme, f"README lacks the line {line}"
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "reports/full").glob("*.json")), ids=lambda p: p.stem
+)
+def test_a_full_run_answers_the_same_questions(path: Path) -> None:
+    full, default = load_artefact(path.stem, path.parent), committed(path.stem)
+    assert full.params.keys() == default.params.keys()
+    assert full.data == default.data
+    assert list(full.results.set_index(KEY).index) == list(default.results.set_index(KEY).index)
+    assert [claim.text for claim in full.claims] == [claim.text for claim in default.claims]
+    profile = read_params(file=ROOT / f"notebooks/params/{path.stem[:2]}_full.yaml")
+    assert full.params.items() >= profile.items()
+
+
+def headline(name: str) -> Artefact:
+    """The full run's artefact where there is one."""
+    full = ROOT / "reports/full"
+    return load_artefact(name, full) if (full / f"{name}.json").is_file() else committed(name)
+
+
 @each_notebook
 def test_readme_answers_with_the_numbers_of_each_notebook(name: str) -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     link = f"](notebooks/{name}.ipynb)"
     row = next(x for x in readme.splitlines() if x.startswith("| [") and link in x)
-    assert any(claim.interval in row for claim in committed(name).claims), (
-        f"README's row of {name} cites none of its intervals"
-    )
+    cited = re.findall(r"-?[\d.]+ \[[^\]]+\]", row)
+    assert cited, f"README's row of {name} cites no interval"
+    assert set(cited) <= {claim.interval for claim in headline(name).claims}
