@@ -22,8 +22,8 @@ from scipy import sparse
 from firetv.data import Dataset
 from firetv.features import Features
 from firetv.lifts import shrunk_log_lift
-from firetv.moments import DIMENSIONS, UTC_CLOCK, Clock, describe, with_region
-from firetv.multipliers import Learning, Multipliers, cells, rule_multipliers
+from firetv.moments import DIMENSIONS, UTC_CLOCK, Clock, describe_of
+from firetv.multipliers import Learning, Multipliers, rule_multipliers
 from firetv.ranking import (
     LATER,
     Choices,
@@ -33,12 +33,13 @@ from firetv.ranking import (
     some,
 )
 from firetv.rules import Rules, read_rules
-from firetv.slate import CHUNK_CELLS, EMPTY, Chain, Slate, Step, chain, recommend
+from firetv.slate import CHUNK_CELLS, EMPTY, Chain, Slate, Step, cells, chain, recommend
 
 LEAST_SCALE = 1e-3  # of a part, in its deviations: even a base that tells nothing keeps its order
 MOST_CHOICES = 20_000  # later events that the strength is learned from
 NEGATIVES = 100  # items drawn beside each of them
-JOINT = "context:joint"
+PREFIX = "context:"  # of the parts that a moment adds
+JOINT = f"{PREFIX}joint"
 
 Mode = Literal["off", "rules", "learned", "rules+learned"]
 
@@ -303,7 +304,7 @@ class ContextStep:
         for each in self.multipliers:
             rows = each.codes(moments)
             if (rows < len(each.values)).any():
-                slate = slate.add(f"context:{each.dimension}", self._part(each, rows, slate))
+                slate = slate.add(f"{PREFIX}{each.dimension}", self._part(each, rows, slate))
         if self.joint is not None:
             table, rows = self.joint.log_lift(moments)
             slate = slate.add(JOINT, cells(np.float32(self.strength) * table, rows, slate.items))
@@ -311,7 +312,7 @@ class ContextStep:
 
     def moments(self, requests: pd.DataFrame) -> pd.DataFrame:
         """Describe the moments of requests, as :func:`~firetv.moments.describe` does."""
-        return describe(with_region(requests, self.users, self.clock), self.clock)
+        return describe_of(requests, self.users, self.clock)
 
     def _part(self, each: Multipliers, rows: np.ndarray, slate: Slate) -> np.ndarray:
         part = cells(np.float32(self.strength) * each.table, rows, slate.items)
@@ -320,10 +321,7 @@ class ContextStep:
         known = (slate.users >= 0) & (rows < len(each.values))
         own = each.personal[np.where(known, slate.users * len(each.values) + rows, 0)]
         lift = np.where(known[:, None], (own @ self.attributes.matrix.T).toarray(), 0)
-        if slate.items.ndim == 2:
-            lift = np.take_along_axis(lift, slate.items.astype(np.int64), axis=1)
-        else:
-            lift = lift[:, slate.items]
+        lift = cells(lift, np.arange(len(lift)), slate.items)
         return part + np.float32(self.strength) * lift
 
 
@@ -357,12 +355,12 @@ class ContextSignals:
         """Learn the lifts."""
         learning = Learning.of(data, self.clock, self.attributes, Rules(()))
         found = [learning.multipliers(name, items=self.item_weight) for name in self.dimensions]
-        joint = {
-            f"{JOINT}/{width:g}": JointLift.of(
-                data, learning.moments, self.dimensions, width, self.weight
-            )
-            for width in self.widths
-        }
+        past = (  # the same for every width
+            JointLift.of(data, learning.moments, self.dimensions, 0.0, self.weight)
+            if self.widths
+            else None
+        )
+        joint = {f"{JOINT}/{width:g}": replace(past, width=width) for width in self.widths}
         known = tuple(m for m in found if m is not None)
         return ContextSignalsStep(known, joint, data.users, self.clock)
 
@@ -378,11 +376,11 @@ class ContextSignalsStep:
 
     def __call__(self, slate: Slate) -> Slate:
         """Add every signal as a part of its own."""
-        moments = describe(with_region(slate.requests, self.users, self.clock), self.clock)
+        moments = describe_of(slate.requests, self.users, self.clock)
         for each in self.multipliers:
             rows = each.codes(moments)
             for family, table in each.families.items():
-                name = f"context:{each.dimension}/{family}"
+                name = f"{PREFIX}{each.dimension}/{family}"
                 slate = slate.add(name, cells(table, rows, slate.items))
         for name, joint in self.joint.items():
             slate = slate.add(name, cells(*joint.log_lift(moments), slate.items))

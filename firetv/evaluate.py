@@ -18,7 +18,7 @@ from firetv import metrics
 from firetv.abtest import clustered_interval, mean_interval
 from firetv.data import KEYS, Dataset
 from firetv.features import genres
-from firetv.moments import DIMENSIONS, UTC_CLOCK, Clock, describe, with_region
+from firetv.moments import DIMENSIONS, UTC_CLOCK, Clock, describe_of
 from firetv.ranking import Learner, Ranker, answerable, user_folds
 from firetv.slate import ExcludeSeen, Stage, chain, recommend, top, with_seed
 
@@ -390,7 +390,7 @@ def _run_variants(
 
 def with_moments(data: Dataset, clock: Clock = UTC_CLOCK) -> Dataset:
     """Return the data with the moment of each event in columns, as if it had been observed."""
-    moments = describe(with_region(data.interactions, data.users, clock), clock)
+    moments = describe_of(data.interactions, data.users, clock)
     return replace(data, interactions=data.interactions.assign(**moments))
 
 

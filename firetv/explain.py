@@ -8,13 +8,12 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from firetv.context import JOINT, ContextBoost, ContextStep
+from firetv.context import JOINT, PREFIX, ContextBoost, ContextStep
 from firetv.data import Dataset
 from firetv.moments import NO_FESTIVAL, describe
 from firetv.multipliers import Multipliers
 from firetv.slate import EMPTY, ExcludeSeen, Slate, Stage, best, chain
 
-PREFIX = "context:"  # of the parts that a moment adds
 NEGLIGIBLE = np.log(1.02)  # a log-multiplier below this is no reason
 MOST_CAUSES = 2  # named for one item
 PLAIN = ("genre", "type", "decade")  # families whose levels speak for themselves

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from firetv.data import Dataset
 from firetv.features import item_features, user_features
-from firetv.slate import EMPTY, Slate, Step
+from firetv.slate import EMPTY, Slate, Step, cells
 
 
 def log_popularity(data: Dataset) -> np.ndarray:
@@ -233,12 +233,7 @@ class RecentPopularStep:
         # Row -1 is for requests without a time, to which all events are equally near.
         near = np.vstack([np.exp(-apart / 8), np.ones((1, len(self.instants)))])
         table = np.log(near @ self.counts + self.prior).astype(np.float32)
-        scores = (
-            table[:, slate.items][row]
-            if slate.items.ndim == 1
-            else table[row[:, None], slate.items]
-        )
-        return slate.add("popularity", scores)
+        return slate.add("popularity", cells(table, row, slate.items))
 
 
 @dataclass(frozen=True)

@@ -263,12 +263,12 @@ def describe(frame: pd.DataFrame, clock: Clock = UTC_CLOCK) -> pd.DataFrame:
     return pd.DataFrame({name: column(name) for name in DIMENSIONS}, index=frame.index)
 
 
-def with_region(frame: pd.DataFrame, users: pd.DataFrame, clock: Clock) -> pd.DataFrame:
-    """Add the users' regions to events or requests, where the clock has zones by region."""
-    if not clock.zones or "region" in frame or "region" not in users:
-        return frame
-    region = users["region"].array.take(frame["user"].to_numpy(), allow_fill=True)
-    return frame.assign(region=region)
+def describe_of(frame: pd.DataFrame, users: pd.DataFrame, clock: Clock) -> pd.DataFrame:
+    """Describe the moments of users' events or requests, each in the zone of the user's region."""
+    if clock.zones and "region" not in frame and "region" in users:
+        region = users["region"].array.take(frame["user"].to_numpy(), allow_fill=True)
+        frame = frame.assign(region=region)
+    return describe(frame, clock)
 
 
 def _labels(names: tuple[str, ...], codes: np.ndarray) -> pd.api.extensions.ExtensionArray:

@@ -16,7 +16,7 @@ from scipy import sparse
 from firetv.data import Dataset
 from firetv.features import Features, item_features, stack
 from firetv.lifts import Lifts, learn_lifts, learn_shrinkage, shrunk_log_lift
-from firetv.moments import VALUES, Clock, describe, with_region
+from firetv.moments import VALUES, Clock, describe_of
 from firetv.rules import Rules
 
 FEWEST = 30  # events of known context that a dimension is learned from
@@ -62,8 +62,9 @@ class Multipliers:
         values = (*self.values, *(other.values[row] for row in new))
         personal = self.personal
         if personal is not None:
-            user, value = np.divmod(personal.tocoo().row, len(self.values))
-            place = (user * len(values) + value, personal.tocoo().col)
+            row, column = personal.tocoo().coords
+            user, value = np.divmod(row, len(self.values))
+            place = (user * len(values) + value, column)
             shape = (personal.shape[0] // len(self.values) * len(values), personal.shape[1])
             personal = sparse.csr_array((personal.data, place), shape=shape)
         zeros = np.zeros((len(new), self.table.shape[1]), np.float32)
@@ -80,15 +81,6 @@ class Multipliers:
             },
             personal=personal,
         )
-
-
-def cells(table: np.ndarray, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Entries of a (V + 1, n_items) table for a slate's items, (R, K)."""
-    if items.ndim == 2:
-        return table[rows[:, None], items]
-    if len(rows) and (rows == rows[0]).all():  # one moment for all: nothing to copy
-        return np.broadcast_to(table[rows[0], items], (len(rows), len(items)))
-    return np.take(table[:, items], rows, axis=0)
 
 
 def attribute_shares(data: Dataset, rules: Rules, families: Sequence[str] = ()) -> Features:
@@ -166,8 +158,8 @@ class Learning:
     @classmethod
     def of(cls, data: Dataset, clock: Clock, families: Sequence[str], rules: Rules) -> Learning:
         """Describe the moments of a data set's events."""
-        events = with_region(data.interactions, data.users, clock)
-        return cls(data, describe(events, clock), attribute_shares(data, rules, families), rules)
+        moments = describe_of(data.interactions, data.users, clock)
+        return cls(data, moments, attribute_shares(data, rules, families), rules)
 
     def lifts(self, dimension: str) -> tuple[Lifts, pd.DataFrame] | None:
         """Learn one dimension; None where too few events, or a single value, are known.

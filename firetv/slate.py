@@ -193,6 +193,18 @@ def best(scores: np.ndarray, k: int) -> np.ndarray:
     return np.take_along_axis(slots, order, axis=1)
 
 
+def cells(table: np.ndarray, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Entries of a table for a slate: a row for each request, (R,), and its items, (R, K).
+
+    The table has a column per item of the catalogue; the slate's items may be shared, (K,).
+    """
+    if items.ndim == 2:
+        return table[rows[:, None], items]
+    if len(rows) and (rows == rows[0]).all():  # one moment for all: nothing to copy
+        return np.broadcast_to(table[rows[0], items], (len(rows), len(items)))
+    return np.take(table[:, items], rows, axis=0)
+
+
 @dataclass(frozen=True)
 class ExcludeSeen:
     """Empty the slots of items that the user has an event with in the training data."""

@@ -14,10 +14,10 @@ from firetv.multipliers import (
     Learning,
     Multipliers,
     attribute_shares,
-    cells,
     rule_multipliers,
 )
 from firetv.rules import Rule, Rules
+from firetv.slate import cells
 
 NO_RULES = Rules(())
 
