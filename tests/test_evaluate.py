@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,242 +7,15 @@ import pytest
 from firetv import evaluate
 from firetv.abtest import Interval, difference_interval, mean_interval
 from firetv.data import Dataset
-from firetv.evaluate import Split, Variant
+from firetv.evaluate import Variant
 from firetv.models import ALS, EASE, Popular, Random
 from firetv.ranking import Logit, Ranker
 from firetv.slate import EMPTY
-
-SPLITS: dict[str, Callable[[Dataset], Split]] = {
-    "temporal": evaluate.temporal_split,
-    "random": lambda data: evaluate.random_split(data, seed=0),
-    "published": evaluate.published_split,
-    "leave-last-out": evaluate.leave_last_out,
-    "user-fold": lambda data: next(evaluate.user_kfold(data, seed=0)),
-    "cold-users": lambda data: evaluate.cold_users(data, seed=0),
-    "cold-items": lambda data: evaluate.cold_items(data, seed=0),
-}
-every_split = pytest.mark.parametrize("make", SPLITS.values(), ids=SPLITS)
-
-
-def pairs(frame: pd.DataFrame) -> set[tuple[int, int]]:
-    return set(zip(frame["user"], frame["item"], strict=True))
-
-
-@every_split
-def test_nothing_to_be_found_is_known_to_training(
-    make: Callable[[Dataset], Split], data: Dataset
-) -> None:
-    split = make(data)
-    rows, items = split.relevant.nonzero()
-    wanted = set(zip(split.requests["user"].to_numpy()[rows], items, strict=True))
-    assert wanted
-    assert not wanted & pairs(split.train.interactions)
-    assert not wanted & pairs(split.train.reactions)
-    assert wanted | pairs(split.train.interactions) == pairs(data.interactions)
-    assert (split.n_relevant > 0).all()
-    np.testing.assert_array_equal(
-        split.requests["known"], split.train.user_counts[split.requests["user"]] > 0
-    )
-
-
-@every_split
-def test_candidates_never_betray_the_test_part(
-    make: Callable[[Dataset], Split], data: Dataset
-) -> None:
-    split = make(data)
-    seen = split.train.item_counts[split.candidates] > 0
-    assert (~seen).all() if split.name == "cold-items" else seen.all()
-
-
-def test_temporal_split_looks_only_back(data: Dataset) -> None:
-    split = evaluate.temporal_split(data, test_share=0.3)
-    cut = split.requests["at"].unique()
-    assert len(cut) == 1
-    assert (split.train.interactions["timestamp"] < cut[0]).all()
-    assert len(split.train.interactions) == pytest.approx(0.7 * len(data.interactions), abs=1)
-
-
-def test_random_split_holds_out_a_share_of_each_user(data: Dataset) -> None:
-    split = evaluate.random_split(data, seed=3, test_share=0.25)
-    count = data.interactions["user"].value_counts()
-    left = split.train.interactions["user"].value_counts().reindex(count.index)
-    assert (left == np.round(0.75 * count)).all()
-    other = evaluate.random_split(data, seed=4)
-    assert other.relevant.shape != split.relevant.shape or (other.relevant != split.relevant).nnz
-
-
-def test_published_split_follows_its_description_step_by_step(data: Dataset) -> None:
-    frame = data.interactions[["user", "item"]].copy()
-    np.random.seed(42)  # noqa: NPY002 - the published protocol
-    frame["draw"] = np.random.rand(len(frame))  # noqa: NPY002
-    train = []
-    for _, ratings in frame.groupby("user"):
-        ratings = ratings.sort_values("draw")
-        train.append(ratings.iloc[: round(0.75 * len(ratings))])
-    expected = pd.concat(train).sort_index()[["user", "item"]]
-    got = evaluate.published_split(data).train.interactions[["user", "item"]]
-    pd.testing.assert_frame_equal(got, expected)
-
-
-def test_leave_last_out_holds_out_the_last(data: Dataset) -> None:
-    split = evaluate.leave_last_out(data)
-    last = data.interactions.sort_values("timestamp").groupby("user").tail(1)
-    assert len(data.interactions) - len(split.train.interactions) == len(last)
-    assert not set(last.index) & set(split.train.interactions.index)
-
-
-def test_user_folds_cover_every_user_once(data: Dataset) -> None:
-    folds = list(evaluate.user_kfold(data, seed=0, folds=3))
-    users = np.concatenate([f.requests["user"] for f in folds])
-    assert len(users) == len(set(users)) > 25
-    for fold in folds:
-        others = ~data.interactions["user"].isin(fold.requests["user"])
-        assert set(data.interactions.index[others]) <= set(fold.train.interactions.index)
-
-
-def test_cold_splits_leave_profiles_only(data: Dataset) -> None:
-    users = evaluate.cold_users(data, seed=0)
-    assert not users.requests["known"].any()
-    items = evaluate.cold_items(data, seed=0)
-    assert set(items.relevant.nonzero()[1]) <= set(items.candidates)
-
-
-def numbered(data: Dataset) -> Dataset:
-    """Every event with its number and a company in columns, which requests keep."""
-    events = data.interactions
-    company = np.where(np.arange(len(events)) % 3, "family", "alone")
-    return replace(data, interactions=events.assign(event=range(len(events)), companion=company))
-
-
-def held_out(data: Dataset) -> tuple[Dataset, pd.DataFrame]:
-    """Some events, and training data that have seen some of their pairs and not all items."""
-    data = numbered(data)
-    late = (data.interactions["event"] >= 400).to_numpy()
-    train = data.keep(~late)
-    unknown = (train.interactions["item"] < 5).to_numpy()
-    return train.keep(~unknown), data.interactions[late]
-
-
-def test_each_event_is_asked_for_in_its_own_context(data: Dataset) -> None:
-    train, events = held_out(data)
-    split = evaluate.each_event("later", train, events, missed=True)
-    assert split.name == "later"
-    assert len(split.requests) == len(events)
-    expected = events.rename(columns={"timestamp": "at"}).drop(columns=["item", "completion"])
-    pd.testing.assert_frame_equal(
-        split.requests.drop(columns="known"), expected.reset_index(drop=True)
-    )
-    known = train.user_counts[events["user"]] > 0
-    np.testing.assert_array_equal(split.requests["known"], known)
-    assert (split.n_relevant == 1).all()
-    np.testing.assert_array_equal(split.relevant.indices, events["item"])
-    assert (split.relevant.data == 1).all()
-    np.testing.assert_array_equal(split.candidates, np.flatnonzero(train.item_counts))
-
-
-def test_only_what_can_be_found_is_asked_for_unless_misses_should_count(data: Dataset) -> None:
-    train, events = held_out(data)
-    split = evaluate.each_event("later", train, events)
-    pair = events[["user", "item"]].apply(tuple, axis=1)
-    fresh = ~pair.isin(pairs(train.interactions)) & (events["item"] >= 5)
-    assert 0 < fresh.sum() < len(events)
-    assert (~fresh & (events["item"] >= 5)).any()  # seen, beside those that are unknown
-    assert split.requests["event"].tolist() == events["event"][fresh].tolist()
-    np.testing.assert_array_equal(split.relevant.indices, events["item"][fresh])
-    every = evaluate.each_event("later", train, events, missed=True)
-    runs = [evaluate.run("popular", Popular(), s, seed=0, k=40) for s in (split, every)]
-    values = [evaluate.measure([r], ["recall"])["value"] for r in runs]
-    assert values[0].min() == 1  # in a list of everything
-    assert values[1].sum() == fresh.sum()  # the others are missed
-    assert len(values[1]) == len(events)
-
-
-@pytest.mark.parametrize("missed", [True, False])
-def test_event_folds_ask_for_every_event_once(missed: bool, data: Dataset) -> None:
-    data = numbered(data)
-    folds = list(evaluate.event_folds(data, seed=0, folds=4, missed=missed))
-    assert [f.name for f in folds] == [f"event-fold-{n}" for n in range(4)]
-    asked = pd.concat([f.requests["event"] for f in folds])
-    assert asked.is_unique
-    once = ~data.interactions.duplicated(["user", "item"], keep=False)
-    assert set(data.interactions["event"][once | missed]) <= set(asked)
-    for fold in folds:
-        left = set(fold.train.interactions["event"])
-        assert not left & set(fold.requests["event"])
-        wanted = set(zip(fold.requests["user"], fold.relevant.indices, strict=True))
-        assert missed or not wanted & pairs(fold.train.interactions)
-        assert not wanted & pairs(fold.train.reactions)
-
-
-def test_event_folds_deal_each_users_events_evenly(data: Dataset) -> None:
-    data = numbered(data)
-    folds = list(evaluate.event_folds(data, seed=0, missed=True))
-    users = range(data.shape[0])
-    counts = [f.requests["user"].value_counts().reindex(users, fill_value=0) for f in folds]
-    spread = np.max(counts, axis=0) - np.min(counts, axis=0)
-    assert (spread <= 1).all()
-    for fold, count in zip(folds, counts, strict=True):
-        left = fold.train.interactions["user"].value_counts().reindex(users, fill_value=0)
-        assert (count + left == data.interactions["user"].value_counts()[users]).all()
-
-
-def test_event_folds_are_seeded(data: Dataset) -> None:
-    data = numbered(data)
-    a, b, c = (next(evaluate.event_folds(data, seed)).requests for seed in (0, 0, 1))
-    pd.testing.assert_frame_equal(a, b)
-    assert a["event"].tolist() != c["event"].tolist()
-
-
-def test_event_folds_ask_for_liked_events_however_reactions_are_kept(data: Dataset) -> None:
-    """Half the events were rated, in another table and another order, and some more than once."""
-    data = numbered(data)
-    keys = ["user", "item", "timestamp"]
-    again = data.reactions.iloc[:40].assign(rating=1.0)  # an event may be rated twice
-    mixed = pd.concat([data.reactions, again]).sample(frac=1, random_state=0)
-    shuffled = replace(data, reactions=mixed.reset_index(drop=True))
-    rated = data.interactions.merge(data.reactions[[*keys, "rating"]], on=keys)
-    liked = set(rated["event"][rated["rating"] >= 4])
-    assert 0 < len(liked) < len(rated) < len(data.interactions)
-    for each in (data, shuffled):
-        folds = list(evaluate.event_folds(each, seed=0, least_rating=4, missed=True))
-        assert set().union(*(f.requests["event"] for f in folds)) == liked
-        assert sum(len(f.requests) for f in folds) == len(liked)
-    everything = list(evaluate.event_folds(data, seed=0, missed=True))
-    for fold, full in zip(folds, everything, strict=True):  # training is not filtered
-        assert set(fold.train.interactions["event"]) == set(full.train.interactions["event"])
-
-
-def test_a_rating_of_another_viewing_does_not_make_this_one_liked(data: Dataset) -> None:
-    data = numbered(data)
-    moved = data.reactions.assign(
-        timestamp=data.reactions["timestamp"] + pd.Timedelta(seconds=1), rating=5.0
-    )
-    one = data.interactions.iloc[[7]][["user", "item", "timestamp"]].assign(rating=3.0)
-    only = replace(data, reactions=pd.concat([moved, one], ignore_index=True))
-    folds = evaluate.event_folds(only, seed=0, least_rating=3, missed=True)
-    assert [e for f in folds for e in f.requests["event"]] == [7]
-
-
-@pytest.mark.parametrize("side", ["user", "item"])
-def test_cold_splits_leave_no_reaction_behind(side: str, data: Dataset) -> None:
-    """Also where somebody reacted to what they have no viewing of."""
-    rng = np.random.default_rng(0)
-    other = data.reactions.assign(item=rng.permutation(data.reactions["item"]))
-    make = evaluate.cold_users if side == "user" else evaluate.cold_items
-    split = make(replace(data, reactions=other), seed=0)
-    hidden = split.requests["user"] if side == "user" else split.candidates
-    assert len(split.train.reactions)
-    assert not split.train.reactions[side].isin(hidden).any()
-
-
-def test_a_split_without_anything_to_learn_says_so(data: Dataset) -> None:
-    once = data.interactions.assign(timestamp=pd.Timestamp("2024-01-01T00:00Z"))
-    with pytest.raises(ValueError, match="temporal split leaves 0 training events"):
-        evaluate.temporal_split(replace(data, interactions=once))
+from firetv.splits import cold_items, each_event, random_split
 
 
 def test_lists_hold_unseen_candidates_only(data: Dataset) -> None:
-    split = evaluate.random_split(data, seed=0)
+    split = random_split(data, seed=0)
     for each in evaluate.run_all({"als": ALS(4), "popular": Popular()}, split):
         assert set(np.unique(each.items)) <= {EMPTY, *split.candidates}
         seen = split.train.matrix().toarray()[split.requests["user"]]
@@ -254,7 +24,7 @@ def test_lists_hold_unseen_candidates_only(data: Dataset) -> None:
 
 
 def test_same_seed_same_table_whatever_the_number_of_jobs(data: Dataset) -> None:
-    split = evaluate.random_split(data, seed=0)
+    split = random_split(data, seed=0)
     models = {"als": ALS(4), "random": Random()}
     tables = []
     for n_jobs in (1, 2):
@@ -265,7 +35,7 @@ def test_same_seed_same_table_whatever_the_number_of_jobs(data: Dataset) -> None
 
 
 def test_lists_are_described_beyond_accuracy(data: Dataset) -> None:
-    split = evaluate.random_split(data, seed=0)
+    split = random_split(data, seed=0)
     runs = evaluate.run_all({"popular": Popular(), "random": Random()}, split, seeds=(0, 1), k=5)
     means = evaluate.measure_lists(runs).groupby(["metric", "model"])["value"].mean().unstack()
     assert means.loc["novelty@5", "random"] > means.loc["novelty@5", "popular"]
@@ -279,7 +49,7 @@ def test_lists_are_described_beyond_accuracy(data: Dataset) -> None:
 
 
 def test_ties_are_not_broken_by_the_order_of_the_catalogue(data: Dataset) -> None:
-    split = evaluate.cold_items(data, seed=0)
+    split = cold_items(data, seed=0)
     lists = [evaluate.run("popular", Popular(), split, seed).items for seed in (0, 1)]
     assert (lists[0] != lists[1]).any()
 
@@ -367,7 +137,7 @@ def test_permuted_moments_keep_who_met_what_and_lose_what_went_with_which_item(
 def test_variants_use_the_features_they_name(data: Dataset) -> None:
     clocked = evaluate.with_moments(data)
     late = clocked.interactions["timestamp"] >= data.interactions["timestamp"].quantile(0.8)
-    split = evaluate.each_event("late", clocked.keep(~late), clocked.interactions[late])
+    split = each_event("late", clocked.keep(~late), clocked.interactions[late])
     ranker = Ranker({"popularity": Popular(), "ease": EASE(reg=10)}, folds=2)
     variants = {
         "both": Variant(Logit(), ("popularity", "ease")),
