@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from firetv.data import Tables
+from firetv.published import LICENCE, marks, named
 from firetv.schema import TIMESTAMP
 
 URL = (
@@ -72,8 +73,8 @@ def to_tables(raw: pd.DataFrame, seed: int = 0) -> Tables:
     """
     events = pd.DataFrame(
         {
-            "user_id": _named("user", raw["user"]),
-            "content_id": _named("content", raw["item"]),
+            "user_id": named("user", raw["user"]),
+            "content_id": named("content", raw["item"]),
             "timestamp": pd.date_range("2008-01-01", periods=len(raw), freq="h", tz="UTC"),
         }
     ).astype({"timestamp": TIMESTAMP})
@@ -91,20 +92,16 @@ def to_tables(raw: pd.DataFrame, seed: int = 0) -> Tables:
     )
 
 
-def _named(kind: str, codes: pd.Series) -> pd.Series:
-    return kind + codes.astype("str")
-
-
 def _users(raw: pd.DataFrame) -> pd.DataFrame:
     """Profiles, each value the first that a user gave."""
     believed = raw.assign(age=raw["age"].where(raw["age"].between(*AGES)))
     first = believed.groupby("user", sort=False, as_index=False)[["age", "sex", "region"]].first()
     return pd.DataFrame(
         {
-            "user_id": _named("user", first["user"]),
+            "user_id": named("user", first["user"]),
             "age": first["age"],
-            "gender": _named("sex-", first["sex"]),
-            "region": _named("country-", first["region"]),
+            "gender": named("sex-", first["sex"]),
+            "region": named("country-", first["region"]),
         }
     )
 
@@ -116,37 +113,35 @@ def _content(raw: pd.DataFrame) -> pd.DataFrame:
     genres = [[name for name in row if name != "unknown"] for row in names]
     return pd.DataFrame(
         {
-            "content_id": _named("content", raw["item"]),
-            "title": _named("Film ", raw["item"]),
+            "content_id": named("content", raw["item"]),
+            "title": named("Film ", raw["item"]),
             "content_type": "movie",
             "genres": pd.Series(genres, dtype=object),
             "release_year": raw["year"],
-            "country": _named("country-", raw["country"]),
-            "language": _named("language-", raw["language"]),
-            "director": _named("director-", raw["director"]),
+            "country": named("country-", raw["country"]),
+            "language": named("language-", raw["language"]),
+            "director": named("director-", raw["director"]),
             "budget": raw["budget"],
         }
     )
 
 
-def _marks(observed: str, derived: str) -> dict[str, str]:
-    return dict.fromkeys(observed.split(), "observed") | dict.fromkeys(derived.split(), "derived")
-
-
 MANIFEST: Mapping[str, Any] = {
     "name": "comoda",
     "source": URL,
-    "licence": "For research, with citation. Not redistributed here: it is fetched from a public "
-    "copy that states no licence of its own.",
+    "licence": LICENCE,
     "citation": "Ante Odić, Marko Tkalčič, Jurij F. Tasič and Andrej Košir (2013). Predicting and "
     "Detecting the Relevant Contextual Information in a Movie-Recommender System. Interacting with "
     "Computers 25(1).",
     "columns": {
-        "watch_history": _marks(f"user_id content_id {' '.join(CONTEXT)}", "timestamp"),
-        "content_reactions": _marks("user_id content_id rating", "timestamp"),
-        "users": _marks("user_id age gender region", ""),
-        "content": _marks(
-            "content_id release_year country language director budget", "title content_type genres"
+        "watch_history": marks(
+            observed=f"user_id content_id {' '.join(CONTEXT)}", derived="timestamp"
+        ),
+        "content_reactions": marks(observed="user_id content_id rating", derived="timestamp"),
+        "users": marks(observed="user_id age gender region"),
+        "content": marks(
+            observed="content_id release_year country language director budget",
+            derived="title content_type genres",
         ),
     },
     "notes": "Timestamps are row numbers, one hour apart: only their order means anything, hour "
