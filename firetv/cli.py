@@ -1,8 +1,9 @@
-"""The command line: data sets, synthetic worlds, notebook runs, what a moment moves."""
+"""The command line: data sets, worlds, notebook runs, what a moment moves, what friends watched."""
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,8 @@ import typer
 
 from firetv.data import Dataset, load, read_tables
 from firetv.report import data_dir
-from firetv.schema import DataError
+from firetv.schema import FIRST, LAST, DataError
+from firetv.slate import Stage, Step, chain, with_seed
 from firetv.sources import SOURCES, prepare
 from firetv.synthetic import generate
 from firetv.weather import OpenMeteo, fill_weather
@@ -29,6 +31,7 @@ app = typer.Typer(
 
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")]
 Count = Annotated[int, typer.Option(min=1)]
+NEWS = 7.0  # days after which what a friend watched counts half
 NOON, ANY_DAY = datetime(2001, 1, 1, 12), datetime(2001, 1, 1)
 
 
@@ -178,6 +181,126 @@ def context(
         typer.echo(
             "\n\n".join(filter(None, (headline(request, boost, step), as_text(moved), still)))
         )
+
+
+@app.command()
+def notifications(
+    user: Annotated[list[str], typer.Option(help="For whom, such as user123; may be repeated.")],
+    since: Annotated[
+        str | None, typer.Option(help="Only what friends did from this date or time on.")
+    ] = None,
+    now: Annotated[
+        str | None, typer.Option(help="Date or time; just after the last event by default.")
+    ] = None,
+    zone: Annotated[
+        str, typer.Option(help="IANA name of the time zone: of quiet hours, and of times given.")
+    ] = "UTC",
+    per_day: Annotated[
+        int, typer.Option("--per-day", "--k", min=1, help="Most for one person in a day.")
+    ] = 3,
+    data: Annotated[
+        Path | None, typer.Option(help="A folder of tables; MovieLens-100K by default.")
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="What was sent; beside the data by default.")
+    ] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Show what would be sent, and record nothing.")
+    ] = False,
+    dismiss: Annotated[
+        str | None, typer.Option(metavar="CONTENT_ID", help="Say that this one is not wanted.")
+    ] = None,
+    seed: Seed = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+) -> None:
+    """Tell people what their friends watched, finished or loved, each title once."""
+    # Here, because models take seconds to import and the other commands do not need them.
+    from firetv.delivery import DeliveryLog, json_lines, table
+    from firetv.models import EASE
+    from firetv.moments import Clock
+    from firetv.notifications import QUIET, Policy, deliver, notify
+
+    with _plain_errors(ValueError):
+        if preview and dismiss is not None:
+            raise ValueError("--preview records nothing, and --dismiss does: leave one out")
+        clock, policy = Clock(zone=zone), Policy(per_day=per_day)
+        start, moment = _time(since, zone), _time(now, zone)
+        folder = data or prepare("movielens-100k", data_dir() / "movielens-100k")
+        dataset = load(folder)
+        users = np.concatenate([_code(name, dataset) for name in user])
+        if dismiss is not None:
+            _check_title(dismiss, dataset)
+        path = log or folder / "notifications.sqlite"
+        with DeliveryLog.preview(path) if preview else DeliveryLog(path) as deliveries:
+            if dismiss is not None:
+                for name in user:
+                    deliveries.dismiss(name, dismiss)
+                typer.echo(f"{dismiss} will not be sent to {', '.join(user)}")
+                return
+            past, moment = _before(dataset, moment)
+            step, interest = _steps(EASE(), past, seed)
+            found = notify(
+                past, step, interest, users, moment, start, policy, deliveries, clock=clock
+            )
+            deliver(found, (json_lines if as_json else table)(sys.stdout), deliveries)
+    caveat = _friends_caveat(dataset)
+    if caveat:
+        typer.echo(caveat, err=True)
+    for name in dict.fromkeys(user):
+        typer.echo(f"{f'{name}: ' * (users.size > 1)}{found.of(name)}", err=True)
+    if found.dropped["reason"].eq(QUIET).any():
+        local = moment.tz_convert(zone)
+        typer.echo(f"It is {local:%H:%M} in {zone}: try another --now, or --zone.", err=True)
+
+
+def _steps(base: Stage, data: Dataset, seed: int) -> tuple[Step, Step]:
+    """Fit what ranks notifications, and what says whether a title is of interest at all."""
+    from firetv.social import FriendBoost
+
+    ranking = chain(base, FriendBoost(half_life=NEWS))
+    return with_seed(ranking, seed).fit(data), with_seed(base, seed).fit(data)
+
+
+def _before(dataset: Dataset, moment: pd.Timestamp | None) -> tuple[Dataset, pd.Timestamp]:
+    """What was known at a moment, by default just after the last event, and the moment."""
+    times = pd.concat([dataset.interactions["timestamp"], dataset.reactions["timestamp"]])
+    moment = times.max() + pd.Timedelta(1, "us") if moment is None else moment
+    past = dataset.until(moment)
+    if past.interactions.empty:
+        raise ValueError(f"nothing was watched before {moment}: the data begin at {times.min()}")
+    return past, moment
+
+
+def _time(text: str | None, zone: str) -> pd.Timestamp | None:
+    """Read a date or time; it is local where it has no offset."""
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+        moment = pd.Timestamp(time if time.tzinfo else time.replace(tzinfo=ZoneInfo(zone)))
+    except ValueError as error:
+        example = "write it as 2026-01-31, or as 2026-01-31T20:15"
+        raise ValueError(f"{text!r} is not a date or time: {example}") from error
+    if not FIRST <= moment <= LAST:
+        raise ValueError(f"{text!r} is not a time from {FIRST.year} to {LAST.year}")
+    return moment.tz_convert("UTC")
+
+
+def _check_title(content_id: str, dataset: Dataset) -> None:
+    if content_id not in dataset.item_ids:
+        known = ", ".join(dataset.item_ids[:3])
+        raise ValueError(
+            f"{content_id!r} is not one of the {dataset.shape[1]} titles, such as {known}"
+        )
+
+
+def _friends_caveat(dataset: Dataset) -> str:
+    """Say what notifications of this data set cannot tell."""
+    name = dataset.manifest["name"]
+    if dataset.friends is None:
+        return f"{name} has no table user_connections, so nobody has friends"
+    kinds = dataset.manifest.get("columns", {}).get("user_connections", {})
+    return f"friends in {name} are simulated" if "simulated" in kinds.values() else ""
 
 
 def _instant(time: datetime | None, date: datetime | None, zone: str) -> datetime | None:

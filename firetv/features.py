@@ -138,7 +138,8 @@ def user_features(data: Dataset) -> Features:
     blocks = [banded(users["age"], AGE_BANDS, "age")] if "age" in users else []
     named = [column for column in ("gender", "occupation", "region") if column in users]
     blocks += [one_hot(users[column], column) for column in named]
-    blocks += _extra_labels(users, ("user_id", "age", *named))
+    # A name is a word for a person, and what may be told of them says nothing of their taste.
+    blocks += _extra_labels(users, ("user_id", "age", "name", "sharing", *named))
     empty = Features(sparse.csr_array((data.shape[0], 0), dtype=np.float32), ())
     return stack(empty, *blocks)
 

@@ -17,6 +17,7 @@ import pandera.pandas as pa
 TIMESTAMP = "datetime64[us, UTC]"
 FIRST, LAST = pd.Timestamp("1900-01-01T00Z"), pd.Timestamp("2199-12-31T00Z")
 REACTIONS = ("love", "like", "dislike")
+SHARING = ("on", "off")
 MISSING_TEXT = ("", "na", "n/a", "nan", "null", "none")
 ERA = f"from {FIRST.year} to {LAST.year}"
 EXACT = 2**53  # up to here a float is exactly one integer
@@ -69,6 +70,9 @@ _POSITIVE = _check(pa.Check.gt(0), "must be above 0", "Give minutes, or leave it
 _REACTION = _check(
     pa.Check.isin(REACTIONS), "is not a known reaction", f"Use one of {', '.join(REACTIONS)}."
 )
+_SHARING = _check(
+    pa.Check.isin(SHARING), "is neither on nor off", "Use on, or off, or leave it empty for off."
+)
 _SHARE = "Give a share, not a percentage."
 
 SCHEMAS: Mapping[str, pa.DataFrameSchema] = {
@@ -79,6 +83,8 @@ SCHEMAS: Mapping[str, pa.DataFrameSchema] = {
             "gender": _text(required=False),
             "occupation": _text(required=False),
             "region": _text(required=False),
+            "name": _text(required=False),
+            "sharing": pa.Column(str, _SHARING, nullable=True, required=False),
         }
     ),
     "content": pa.DataFrameSchema(

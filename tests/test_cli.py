@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import requests
 from typer.testing import CliRunner, Result
 
 from firetv.cli import app
-from firetv.data import Tables, load, write_tables
+from firetv.data import Tables, load, read_tables, write_tables
 
 
 def firetv(*words: object) -> Result:
@@ -206,3 +208,182 @@ def test_context_names_mistakes_without_a_traceback(folder: Path, words: str, me
     assert result.exit_code == 2
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.fixture(scope="module")
+def social(tables: Tables, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables in which user0 and user1 have friends, all of them drawn."""
+    path = tmp_path_factory.mktemp("social")
+    ties = {"user0": ["user2", "user4", "user6"], "user1": ["user3"]}
+    edges = [(user, friend) for user, friends in ties.items() for friend in friends]
+    kinds = {"user_id": "simulated", "friend_id": "simulated"}
+    write_tables(
+        replace(
+            tables,
+            user_connections=pd.DataFrame(edges, columns=["user_id", "friend_id"]),
+            manifest={"name": "tiny", "columns": {"user_connections": kinds}},
+        ),
+        path,
+    )
+    return path
+
+
+@pytest.fixture
+def notifications(social: Path, tmp_path: Path) -> Callable[..., Result]:
+    """The command at noon, with a log of its own."""
+
+    def run(*words: object, user: str = "user0", now: str = "2024-03-20T12:00Z") -> Result:
+        given = ("--data", social, "--log", tmp_path / "log.sqlite", "--now", now)
+        return firetv("notifications", *given, "--user", user, *words)
+
+    return run
+
+
+def test_notifications_are_told_once(notifications: Callable[..., Result]) -> None:
+    first = notifications("--json")
+    assert first.exit_code == 0, first.output
+    rows = [json.loads(line) for line in first.stdout.splitlines()]
+    assert len(rows) == 3
+    assert {row["user_id"] for row in rows} == {"user0"}
+    assert {row["at"] for row in rows} == {"2024-03-20T12:00:00.000Z"}
+    caveat, summary = first.stderr.splitlines()
+    assert caveat == "friends in tiny are simulated"
+    assert summary.endswith(", 3 to tell")
+    again = notifications()
+    assert again.exit_code == 0
+    assert again.stdout == ""
+    assert "3 already delivered" in again.stderr
+    assert "over the day's limit, 0 to tell" in again.stderr
+    tomorrow = notifications("--json", now="2024-03-21T12:00Z")
+    more = [json.loads(line)["content_id"] for line in tomorrow.stdout.splitlines()]
+    assert more
+    assert not {row["content_id"] for row in rows} & set(more)
+
+
+def test_notifications_as_a_table(notifications: Callable[..., Result]) -> None:
+    lines = notifications("--per-day", 2).stdout.splitlines()
+    assert lines[0].split() == ["for", "what", "title", "year", "genres"]
+    assert len(lines) == 3
+    assert all("this movie" in line or "this series" in line for line in lines[1:])
+
+
+def test_a_preview_of_notifications_records_nothing(
+    notifications: Callable[..., Result], tmp_path: Path
+) -> None:
+    shown = notifications("--preview", "--k", 1)
+    assert shown.exit_code == 0
+    assert len(shown.stdout.splitlines()) == 2
+    assert list(tmp_path.iterdir()) == []
+    assert notifications("--preview", "--k", 1).stdout == shown.stdout
+    assert notifications("--k", 1).stdout == shown.stdout
+    assert notifications("--preview", "--k", 1).stdout == ""
+
+
+def test_dismissed_titles_are_not_sent(notifications: Callable[..., Result]) -> None:
+    shown = notifications("--preview", "--json").stdout.splitlines()
+    title = json.loads(shown[0])["content_id"]
+    said = notifications("--dismiss", title)
+    assert said.exit_code == 0
+    assert said.stdout == f"{title} will not be sent to user0\n"
+    sent = notifications("--json")
+    assert "1 dismissed" in sent.stderr
+    assert title not in [json.loads(line)["content_id"] for line in sent.stdout.splitlines()]
+
+
+def test_notifications_for_several_people(notifications: Callable[..., Result]) -> None:
+    result = notifications("--user", "user1", "--user", "user5", "--json")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["user_id"] for row in rows] == sorted(row["user_id"] for row in rows)
+    assert {row["user_id"] for row in rows} == {"user0", "user1"}
+    told = [line.split(":")[0] for line in result.stderr.splitlines()[1:]]
+    assert told == ["user0", "user1", "user5"]
+    assert result.stderr.splitlines()[-1] == "user5: 0 titles of friends"
+
+
+def test_notifications_look_back_no_further_than_asked(
+    notifications: Callable[..., Result],
+) -> None:
+    day = notifications("--since", "2024-03-19", "--preview", "--json", "--k", 99)
+    for line in day.stdout.splitlines():
+        assert json.loads(line)["last"] >= "2024-03-19"
+    assert "too old" not in day.stderr
+    assert "too old" in notifications("--since", "2024-01-01", "--preview").stderr
+
+
+def test_notifications_know_nothing_of_what_comes_later(
+    notifications: Callable[..., Result], social: Path, tmp_path: Path
+) -> None:
+    tables, now = read_tables(social), pd.Timestamp("2024-02-10T12:00Z")
+    events = {name: getattr(tables, name) for name in ("watch_history", "content_reactions")}
+    early = {name: table[table["timestamp"] < now] for name, table in events.items()}
+    write_tables(replace(tables, **early), tmp_path / "early")
+    given = ("--json", "--preview", "--now", now.isoformat())
+    shown = notifications(*given)
+    assert len(shown.stdout.splitlines()) == 3
+    assert notifications(*given, "--data", tmp_path / "early").stdout == shown.stdout
+
+
+def test_notifications_wait_for_the_morning(notifications: Callable[..., Result]) -> None:
+    result = notifications("--zone", "Asia/Tokyo", now="2024-03-20T15:00Z")
+    assert result.stdout == ""
+    assert "in quiet hours, 0 to tell" in result.stderr
+    assert "It is 00:00 in Asia/Tokyo" in result.stderr
+    local = notifications("--zone", "Asia/Tokyo", "--json", now="2024-03-20T21:00")
+    assert json.loads(local.stdout.splitlines()[0])["at"] == "2024-03-20T12:00:00.000Z"
+
+
+def test_notifications_are_for_the_end_of_the_data_by_default(social: Path, tmp_path: Path) -> None:
+    given = ("--data", social, "--log", tmp_path / "log.sqlite", "--zone", "Asia/Tokyo")
+    last = load(social).interactions["timestamp"].max()
+    result = firetv("notifications", "--user", "user0", *given, "--json")
+    assert result.exit_code == 0, result.output
+    row = json.loads(result.stdout.splitlines()[0])
+    assert pd.Timestamp(row["at"]) == last.floor("s")
+
+
+def test_notifications_without_friends_say_so(tables: Tables, tmp_path: Path) -> None:
+    write_tables(replace(tables, user_connections=None), tmp_path / "tables")
+    given = ("--data", tmp_path / "tables", "--log", tmp_path / "log.sqlite")
+    result = firetv("notifications", "--user", "user0", *given)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    assert "tiny has no table user_connections, so nobody has friends" in result.stderr
+
+
+def test_observed_friends_need_no_caveat(tables: Tables, tmp_path: Path) -> None:
+    write_tables(tables, tmp_path / "tables")
+    given = ("--data", tmp_path / "tables", "--log", tmp_path / "log.sqlite")
+    assert "simulated" not in firetv("notifications", "--user", "user0", *given).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--user user999", "'user999' is not one of the 30 users, such as user0"),
+        ("--dismiss t1", "'t1' is not one of the 40 titles, such as content0, content1"),
+        ("--dismiss content1 --preview", "--preview records nothing, and --dismiss does"),
+        ("--since soon", "'soon' is not a date or time: write it as 2026-01-31"),
+        ("--since 2026-02-30", "'2026-02-30' is not a date or time"),
+        ("--since 0001-01-01", "'0001-01-01' is not a time from 1900 to 2199"),
+        ("--since 2024-03-20T12:00Z", "is not before 2024-03-20 12:00:00+00:00"),
+        ("--now 2023-01-01", "nothing was watched before 2023-01-01 00:00:00+00:00"),
+        ("--now 9999-12-31", "'9999-12-31' is not a time from 1900 to 2199"),
+        ("--zone Mars/Olympus", "'Mars/Olympus' is not a time zone"),
+        ("--per-day 0", "Invalid value for '--per-day'"),
+        ("--data nowhere", "nowhere: is not a folder"),
+        ("--log README.md", "README.md: is not a delivery log. Name another file."),
+    ],
+)
+def test_notifications_name_mistakes_without_a_traceback(
+    notifications: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    result = notifications(*words.split())
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+    if "Invalid" not in message:
+        assert len(result.output.splitlines()) == 1
