@@ -24,20 +24,10 @@ from firetv.features import Features
 from firetv.lifts import shrunk_log_lift
 from firetv.moments import DIMENSIONS, UTC_CLOCK, Clock, describe_of
 from firetv.multipliers import Learning, Multipliers, rule_multipliers
-from firetv.ranking import (
-    LATER,
-    Choices,
-    conditional_logit,
-    later_slice,
-    sample_candidates,
-    some,
-)
 from firetv.rules import Rules, read_rules
-from firetv.slate import CHUNK_CELLS, EMPTY, Chain, Slate, Step, cells, chain, recommend
+from firetv.scales import Scales, learn_scales
+from firetv.slate import Chain, Slate, Step, cells, chain
 
-LEAST_SCALE = 1e-3  # of a part, in its deviations: even a base that tells nothing keeps its order
-MOST_CHOICES = 20_000  # later events that the strength is learned from
-NEGATIVES = 100  # items drawn beside each of them
 PREFIX = "context:"  # of the parts that a moment adds
 JOINT = f"{PREFIX}joint"
 
@@ -185,56 +175,24 @@ class ContextBoost:
         """
         if self.mode == "off":
             nothing = Features(sparse.csr_array((data.shape[1], 0), dtype=np.float32), ())
-            return ContextStep(0.0, {}, (), nothing, None, data.users, self.clock)
-        scales = self._scales(upstream, data)
-        strength = scales.pop(_TOTAL, 0.0) if self.strength is None else self.strength
-        return self._step(data, strength, scales)
+            return ContextStep(0.0, Scales(), (), nothing, None, data.users, self.clock)
+        if self.strength is not None:
+            scales = learn_scales(upstream, None, data, self.seed)
+            return self._step(data, self.strength, scales)
+        scales = learn_scales(upstream, self._total, data, self.seed)
+        return self._step(data, scales.own[_TOTAL], scales)
 
-    def _scales(self, upstream: Chain, data: Dataset) -> dict[str, float]:
-        """Weights of the upstream parts, and of the sum of all log-multipliers."""
-        if not upstream.stages and self.strength is not None:
-            return {}
-        choices = self._choices(upstream, data)
-        if not choices.names:  # nothing upstream scores, and the strength is given
-            return {}
-        weights = conditional_logit(choices, nonnegative=True)
-        deviations = choices.features[choices.valid].std(axis=0, dtype=np.float64)
-        scales = {}
-        for name, weight, deviation in zip(choices.names, weights, deviations, strict=True):
-            if name == _TOTAL:
-                scales[name] = float(weight)
-            elif deviation > 0:  # else it is a part of others, such as strangers
-                scales[name] = float(max(weight, LEAST_SCALE / deviation))
-        return scales
+    def _total(self, data: Dataset) -> Step:
+        """All log-multipliers as one part, whose weight is to be learned."""
+        step = self._step(data, 1.0, Scales())
 
-    def _choices(self, upstream: Chain, data: Dataset) -> Choices:
-        """What the last fifth chose, scored by a base and multipliers of the events before it."""
-        train, late = later_slice(data, LATER)
-        rng = np.random.default_rng(self.seed)
-        late = some(late, MOST_CHOICES, rng)
-        if late.empty:
-            raise ValueError(
-                "no event of the last fifth is about a known, unseen item, so nothing can be "
-                "learned from them: use another mode, or more events"
-            )
-        requests = late.rename(columns={"timestamp": "at"}).reset_index(drop=True)
-        user, item = late["user"].to_numpy(), late["item"].to_numpy()
-        items = sample_candidates(item, user, train, rng, NEGATIVES)
-        # As few requests at once as if each had the whole catalogue, which some models score.
-        cells_at_once = CHUNK_CELLS * items.shape[1] // train.shape[1]
-        slate = recommend(upstream.fit(train), requests, items, cells_at_once)
-        chosen = slate.grid == item[:, None]  # a step between may sort the slots, or drop some
-        slate = slate.take(np.argsort(~chosen, axis=1, kind="stable"))
-        parts, kept = dict(slate.parts), chosen.any(axis=1)
-        if self.strength is None:
-            bare = recommend(self._step(train, 1.0, {}), requests, slate.items, cells_at_once)
-            parts[_TOTAL] = sum(bare.parts.values(), np.zeros(slate.shape, np.float32))
-        features = np.empty((*slate.shape, len(parts)), np.float32)
-        for number, part in enumerate(parts.values()):
-            features[:, :, number] = part
-        return Choices(features[kept], slate.items[kept] != EMPTY, tuple(parts))
+        def total(slate: Slate) -> Slate:
+            parts = step(slate).parts.values()
+            return slate.add(_TOTAL, sum(parts, np.zeros(slate.shape, np.float32)))
 
-    def _step(self, data: Dataset, strength: float, scales: Mapping[str, float]) -> ContextStep:
+        return total
+
+    def _step(self, data: Dataset, strength: float, scales: Scales) -> ContextStep:
         rules = self.rules or read_rules()
         prior = rules if "rules" in self.mode else Rules(())
         learning = Learning.of(data, self.clock, self.attributes, prior)
@@ -274,8 +232,8 @@ class ContextStep:
     ----------
     strength : float
         Factor on every log-multiplier.
-    scales : mapping of str to float
-        Factor on each upstream part; 1 for others.
+    scales : Scales
+        Whose ``upstream`` are factors on the parts before.
     multipliers : tuple of Multipliers
         One for each dimension that something is known of.
     attributes : Features of n_items rows and G columns
@@ -286,7 +244,7 @@ class ContextStep:
     """
 
     strength: float
-    scales: Mapping[str, float]
+    scales: Scales
     multipliers: tuple[Multipliers, ...]
     attributes: Features
     joint: JointLift | None
@@ -295,11 +253,7 @@ class ContextStep:
 
     def __call__(self, slate: Slate) -> Slate:
         """Scale the parts that are there, and add one for each dimension that is known."""
-        scaled = {
-            name: part * np.float32(self.scales[name]) if name in self.scales else part
-            for name, part in slate.parts.items()
-        }
-        slate = replace(slate, parts=scaled)
+        slate = replace(slate, parts=self.scales.rescale(slate))
         moments = self.moments(slate.requests)
         for each in self.multipliers:
             rows = each.codes(moments)

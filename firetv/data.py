@@ -222,6 +222,9 @@ class Dataset:
         ``region``, ``date``, ``condition``.
     manifest : mapping
         Source, licence, checksum, and whether each column was observed or simulated.
+    weights : CSR array of shape (n_users, n_items), float32, or None
+        What :meth:`matrix` returns in place of who saw what: for models that are to learn from
+        more, or from less. Such data cannot be filtered any more.
     """
 
     user_ids: pd.Index
@@ -234,6 +237,7 @@ class Dataset:
     groups: pd.DataFrame | None = None
     weather: pd.DataFrame | None = None
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    weights: sparse.csr_array | None = None
 
     @classmethod
     def from_tables(cls, tables: Tables) -> Dataset:
@@ -279,6 +283,8 @@ class Dataset:
 
     @cached_property
     def _seen(self) -> sparse.csr_array:
+        if self.weights is not None:
+            return self.weights
         seen = self._sum_by_pair(self.interactions, np.ones(len(self.interactions), np.float32))
         seen.data[:] = 1
         return seen
@@ -306,8 +312,7 @@ class Dataset:
 
     def until(self, instant: pd.Timestamp) -> Dataset:
         """Return what was known just before ``instant``: events at or after it are gone."""
-        return replace(
-            self,
+        return self._filtered(
             interactions=self.interactions[self.interactions["timestamp"] < instant],
             reactions=self.reactions[self.reactions["timestamp"] < instant],
         )
@@ -321,7 +326,40 @@ class Dataset:
         mask = np.asarray(mask, bool)
         lost = self._pairs(self.interactions[~mask])
         left = ~np.isin(self._pairs(self.reactions), lost)
-        return replace(self, interactions=self.interactions[mask], reactions=self.reactions[left])
+        return self._filtered(interactions=self.interactions[mask], reactions=self.reactions[left])
+
+    def shorten(self, lengths: np.ndarray, rng: np.random.Generator) -> Dataset:
+        """Return the data with short histories, as if their users had only just come.
+
+        Parameters
+        ----------
+        lengths : float array of shape (n_users,)
+            Distinct items that each user keeps, drawn at random; infinity keeps all. With the
+            same state of `rng`, those kept at one length are among those at a greater one.
+        rng : Generator
+
+        Returns
+        -------
+        Dataset
+            Without the interactions and reactions of a shortened user with any other item.
+        """
+        history = self._seen.tocoo()
+        order = np.lexsort((rng.random(history.nnz), history.row))
+        rank = np.empty(history.nnz, np.int64)
+        rank[order] = np.arange(history.nnz) - self._seen.indptr[history.row[order]]
+        kept = rank < lengths[history.row]
+        pairs = np.sort(history.row[kept] * np.int64(self.shape[1]) + history.col[kept])
+        whole = np.isinf(lengths)
+        frames = {
+            name: frame[whole[frame["user"]] | np.isin(self._pairs(frame), pairs)]
+            for name, frame in (("interactions", self.interactions), ("reactions", self.reactions))
+        }
+        return self._filtered(**frames)
+
+    def _filtered(self, interactions: pd.DataFrame, reactions: pd.DataFrame) -> Dataset:
+        if self.weights is not None:
+            raise ValueError("the weights are of all events: filter the data before weighing them")
+        return replace(self, interactions=interactions, reactions=reactions)
 
     def _pairs(self, frame: pd.DataFrame) -> np.ndarray:
         return frame["user"].to_numpy(np.int64) * self.shape[1] + frame["item"].to_numpy(np.int64)

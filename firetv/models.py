@@ -7,14 +7,13 @@ adds one part to the ledger, ``taste``. A user of whom the model knows nothing g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from implicit.bpr import BayesianPersonalizedRanking
 from implicit.cpu.als import AlternatingLeastSquares
-from implicit.cpu.topk import topk
 from implicit.nearest_neighbours import ItemItemRecommender, bm25_weight, tfidf_weight
 from lightfm import LightFM as _LightFM
 from scipy import sparse
@@ -23,123 +22,11 @@ from threadpoolctl import threadpool_limits
 
 from firetv.data import Dataset
 from firetv.features import item_features, user_features
-from firetv.slate import EMPTY, Slate, Step, cells
+from firetv.slate import Slate, Step, cells
+from firetv.steps import DualStep, FactorStep, LinearStep, log_popularity
+from firetv.trust import friendships
 
-
-def log_popularity(data: Dataset) -> np.ndarray:
-    """Log of one plus the number of viewers, shape (n_items,), float32."""
-    return np.log1p(data.item_counts).astype(np.float32)
-
-
-def _scored(slate: Slate, taste: np.ndarray, known: np.ndarray, popularity: np.ndarray) -> Slate:
-    """Add ``taste`` where the user is known, and ``popularity`` for everybody else."""
-    if known.all():
-        return slate.add("taste", taste)
-    fallback = np.where(known[:, None], 0, popularity[slate.items])
-    return slate.add("taste", np.where(known[:, None], taste, 0)).add("popularity", fallback)
-
-
-@dataclass(frozen=True)
-class FactorStep:
-    """Scores as products of user and item vectors.
-
-    Attributes
-    ----------
-    user_factors : float32 array of shape (n_users, d)
-    item_factors : float32 array of shape (n_items, d)
-    known : bool array of shape (n_users,)
-        False where the user's vector means nothing.
-    popularity : float32 array of shape (n_items,)
-        What strangers are served.
-    """
-
-    user_factors: np.ndarray
-    item_factors: np.ndarray
-    known: np.ndarray
-    popularity: np.ndarray
-
-    def __call__(self, slate: Slate) -> Slate:
-        """Score every slot of the slate."""
-        known = (slate.users >= 0) & self.known[slate.users]
-        users = self.user_factors[slate.users]
-        if slate.items.ndim == 1:
-            taste = users @ self.item_factors[slate.items].T
-        else:
-            taste = np.einsum("rd,rkd->rk", users, self.item_factors[slate.items])
-        return _scored(slate, taste, known, self.popularity)
-
-    def propose(
-        self,
-        requests: pd.DataFrame,
-        items: np.ndarray,
-        k: int,
-        seen: sparse.csr_array | None = None,
-    ) -> Slate:
-        """Retrieve the ``k`` best candidates of each request without scoring a dense slate.
-
-        The first of two stages on a large catalogue: re-rankers then work on ``k`` slots.
-
-        Parameters
-        ----------
-        requests : DataFrame of R rows
-            With a ``user`` column.
-        items : int array of shape (K,)
-            Candidate item codes.
-        k : int
-            Slots per request.
-        seen : CSR array of shape (n_users, n_items), optional
-            Pairs to leave out, usually ``data.matrix()``.
-
-        Returns
-        -------
-        Slate
-            Scored, best first; slots beyond the last unseen candidate are empty.
-        """
-        users = requests["user"].to_numpy()
-        known = (users >= 0) & self.known[users]
-        # A stranger's vector picks the last column of the table, popularity, alone.
-        query = np.zeros((len(users), self.user_factors.shape[1] + 1), np.float32)
-        query[known, :-1] = self.user_factors[users[known]]
-        query[~known, -1] = 1
-        table = np.column_stack([self.item_factors[items], self.popularity[items]])
-        hidden = None
-        if seen is not None:
-            hidden = sparse.csr_matrix(seen[np.maximum(users, 0)][:, items])
-            hidden = sparse.csr_matrix(hidden.multiply((users >= 0)[:, None]))
-            hidden.eliminate_zeros()
-        k = min(k, len(items))
-        slots, scores = topk(table, query, k, filter_query_items=hidden)
-        chosen = np.where(scores > -1e38, items[slots], EMPTY)  # implicit pads with -3.4e38
-        return self(Slate(requests, chosen))
-
-
-@dataclass(frozen=True)
-class LinearStep:
-    """Scores as a user's history times an item-item weight matrix.
-
-    Attributes
-    ----------
-    history : CSR array of shape (n_users, n_items), float32
-    weights : float32 array or CSR array of shape (n_items, n_items)
-        ``weights[i, j]`` is what having seen ``i`` says for ``j``.
-    popularity : float32 array of shape (n_items,)
-        What strangers are served.
-    """
-
-    history: sparse.csr_array
-    weights: np.ndarray | sparse.csr_array
-    popularity: np.ndarray
-
-    def __call__(self, slate: Slate) -> Slate:
-        """Score every slot of the slate."""
-        history = self.history[slate.users]
-        known = (slate.users >= 0) & (np.diff(history.indptr) > 0)
-        shared = slate.items.ndim == 1
-        taste = history @ (self.weights[:, slate.items] if shared else self.weights)
-        taste = taste.toarray() if sparse.issparse(taste) else taste
-        if not shared:
-            taste = np.take_along_axis(taste, slate.items.astype(np.int64), axis=1)
-        return _scored(slate, taste, known, self.popularity)
+DUAL = 4  # times as many items as users, from where EASE is cheaper by users
 
 
 @dataclass(frozen=True)
@@ -314,9 +201,14 @@ class EASE:
     reg: float = 400.0
 
     def fit(self, data: Dataset) -> Step:
-        """Invert the Gram matrix of the items that somebody saw; the others weigh nothing."""
+        """Invert the Gram matrix of the items that somebody saw; the others weigh nothing.
+
+        Where users are far fewer than these, that of the users is inverted: the same model.
+        """
         history = data.matrix()
         seen = np.flatnonzero(data.item_counts)
+        if DUAL * np.count_nonzero(data.user_counts) <= len(seen):
+            return self._by_users(data)
         columns = history[:, seen]
         gram = (columns.T @ columns).toarray().astype(np.float64)
         gram[np.diag_indices_from(gram)] += self.reg
@@ -326,6 +218,18 @@ class EASE:
         weights = np.zeros((len(data.item_ids),) * 2, np.float32)
         weights[np.ix_(seen, seen)] = block
         return LinearStep(history, weights, log_popularity(data))
+
+    def _by_users(self, data: Dataset) -> Step:
+        """Solve by the Woodbury identity, ``(X'X + r)^-1 = (1 - X'(XX' + r)^-1 X) / r``."""
+        history = data.matrix()
+        learned = sparse.csr_array(history[np.flatnonzero(data.user_counts)])
+        gram = (learned @ learned.T).toarray().astype(np.float64)
+        gram[np.diag_indices_from(gram)] += self.reg
+        table = (learned.T @ np.linalg.inv(gram)).T
+        explained = np.asarray(learned.multiply(table).sum(axis=0))
+        table /= 1 - explained
+        own = (explained / (1 - explained)).astype(np.float32)
+        return DualStep(history, learned, table.astype(np.float32), own, log_popularity(data))
 
 
 @dataclass(frozen=True)
@@ -340,7 +244,10 @@ class ALS:
 
     def fit(self, data: Dataset) -> Step:
         """Alternate least squares; BLAS is held to one thread, which implicit asks for."""
-        model = AlternatingLeastSquares(
+        return ALSStep(**vars(_factorised(self._model(), data)), solver=self)
+
+    def _model(self) -> AlternatingLeastSquares:
+        return AlternatingLeastSquares(
             factors=self.components,
             regularization=self.reg,
             alpha=self.alpha,
@@ -348,7 +255,25 @@ class ALS:
             random_state=self.seed,
             num_threads=1,
         )
-        return _factorised(model, data)
+
+
+@dataclass(frozen=True)
+class ALSStep(FactorStep):
+    """Factors of :class:`ALS`, which can be worked out for further histories."""
+
+    solver: ALS
+
+    def fold_in(self, histories: sparse.csr_array) -> ALSStep:
+        """Return the same model for other people: user ``u`` has row ``u`` of the histories.
+
+        Their vectors are the least-squares solution that a training step would give them.
+        """
+        model, known = self.solver._model(), np.diff(histories.indptr) > 0
+        model.item_factors = self.item_factors
+        with threadpool_limits(1, "blas"):
+            rows = sparse.csr_matrix(histories, dtype=np.float32)
+            users = model.recalculate_user(np.arange(histories.shape[0]), rows)
+        return replace(self, user_factors=np.where(known[:, None], users, 0), known=known)
 
 
 @dataclass(frozen=True)
@@ -379,7 +304,7 @@ class BPR:
 
 def _factorised(
     model: AlternatingLeastSquares | BayesianPersonalizedRanking, data: Dataset
-) -> Step:
+) -> FactorStep:
     """Fit an implicit model; users and items without events get zero vectors, not noise."""
     known = data.user_counts > 0
     with threadpool_limits(1, "blas"):
@@ -397,7 +322,8 @@ class LightFM:
 
     Each user and item has its own identity feature, beside the columns of
     :func:`~firetv.features.user_features` and :func:`~firetv.features.item_features` where these
-    are switched on. Somebody or something without events is described by features alone.
+    are switched on, and a feature for each friend. Somebody or something without events is
+    described by features alone.
 
     Attributes
     ----------
@@ -408,8 +334,8 @@ class LightFM:
         See LightFM; the learning-rate schedule is Adagrad.
     user_reg, item_reg : float
         L2 penalty on the vectors of user and item features.
-    use_user_features, use_item_features : bool
-        With both off, this is a plain matrix factorisation.
+    use_user_features, use_item_features, use_friends : bool
+        With all off, this is a plain matrix factorisation.
     feature_weight : float
         Sum of a row's feature values, beside the 1 of its identity.
     average : int
@@ -427,6 +353,7 @@ class LightFM:
     item_reg: float = 1e-4
     use_user_features: bool = False
     use_item_features: bool = False
+    use_friends: bool = False
     feature_weight: float = 1.0
     average: int = 1
     seed: int = 0
@@ -462,15 +389,18 @@ class LightFM:
     ) -> sparse.csr_array:
         """Identity of the known rows beside the features, CSR float32, all rows."""
         identity = sparse.eye_array(len(known), format="csr", dtype=np.float32)[:, known]
-        if not (self.use_user_features if side == "user" else self.use_item_features):
-            return sparse.csr_array(identity)
-        features = (user_features if side == "user" else item_features)(data).normalised().matrix
-        share = np.diff(sparse.csc_array(features[known]).indptr) / max(1, known.sum())
-        used = (share > 0) & (
-            share < 1
-        )  # nobody's feature learns nothing, everybody's says nothing
-        blocks = [identity, features[:, used] * np.float32(self.feature_weight)]
+        blocks = [identity]
+        if self.use_user_features if side == "user" else self.use_item_features:
+            features = (user_features if side == "user" else item_features)(data)
+            blocks.append(self._weighed(features.normalised().matrix, known))
+        if self.use_friends and side == "user":
+            blocks.append(self._weighed(normalize(friendships(data), norm="l1"), known))
         return sparse.csr_array(sparse.hstack(blocks, format="csr", dtype=np.float32))
+
+    def _weighed(self, features: sparse.csr_array, known: np.ndarray) -> sparse.csr_array:
+        """Leave out nobody's features, which learn nothing, and everybody's, which say nothing."""
+        share = np.diff(sparse.csc_array(features[known]).indptr) / max(1, known.sum())
+        return features[:, (share > 0) & (share < 1)] * np.float32(self.feature_weight)
 
     def _fit_once(
         self,
@@ -479,6 +409,7 @@ class LightFM:
         items: sparse.csr_array,
         seed: int,
     ) -> _LightFM:
+        weights = None if (seen.data == 1).all() else seen
         model = _LightFM(
             no_components=self.components,
             loss=self.loss,
@@ -493,6 +424,7 @@ class LightFM:
             user_features=sparse.csr_matrix(users),
             item_features=sparse.csr_matrix(items),
             epochs=self.epochs,
+            sample_weight=weights,
             num_threads=1,
         )
 

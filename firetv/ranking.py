@@ -16,127 +16,23 @@ from typing import Protocol
 import lightgbm
 import numpy as np
 import pandas as pd
-from scipy import optimize
-from scipy.special import log_softmax
 
+from firetv.choices import (
+    LATER,
+    Choices,
+    answerable,
+    conditional_logit,
+    later_slice,
+    newness,
+    sample_candidates,
+    some,
+    user_folds,
+    with_newcomers,
+)
 from firetv.data import Dataset
 from firetv.slate import EMPTY, ExcludeSeen, Slate, Stage, Step, best, recommend, with_seed
 
 CHUNK_CELLS = 2_000_000  # request x candidate cells whose features are held at once
-LATER = 0.2  # share of the events, the last ones, that strengths are learned from
-
-
-# ------------------------------------------------------------------ choices to learn from
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What was chosen, among what else.
-
-    Attributes
-    ----------
-    features : float32 array of shape (R, K, D)
-        Slot 0 of each request is the item that was chosen.
-    valid : bool array of shape (R, K)
-        False where a slot holds no item.
-    names : tuple of str
-        Of the D features.
-    """
-
-    features: np.ndarray
-    valid: np.ndarray
-    names: tuple[str, ...]
-
-    def select(self, names: Sequence[str]) -> Choices:
-        """Return some of the features, in the order they have here."""
-        if unknown := set(names) - set(self.names):
-            raise KeyError(f"no features {sorted(unknown)}: there are {', '.join(self.names)}")
-        columns = [n for n, name in enumerate(self.names) if name in set(names)]
-        kept = tuple(self.names[column] for column in columns)
-        return Choices(self.features[:, :, columns], self.valid, kept)
-
-    @classmethod
-    def joined(cls, parts: Sequence[Choices]) -> Choices:
-        """Join choices of the same K; a feature that some of them lack is zero there."""
-        names = tuple(dict.fromkeys(name for part in parts for name in part.names))
-        features = [part._spread(names) for part in parts]
-        return cls(np.concatenate(features), np.concatenate([p.valid for p in parts]), names)
-
-    def _spread(self, names: tuple[str, ...]) -> np.ndarray:
-        if names == self.names:
-            return self.features
-        spread = np.zeros((*self.valid.shape, len(names)), np.float32)
-        spread[:, :, [names.index(name) for name in self.names]] = self.features
-        return spread
-
-
-def sample_candidates(
-    chosen: np.ndarray,
-    users: np.ndarray,
-    train: Dataset,
-    rng: np.random.Generator,
-    negatives: int,
-) -> np.ndarray:
-    """Draw items that a user might have chosen instead.
-
-    A conditional logit stays consistent when its alternatives are a uniform sample of the
-    candidates (McFadden 1978).
-
-    Parameters
-    ----------
-    chosen, users : int arrays of shape (R,)
-        Item and user codes of the choices.
-    train : Dataset
-        Candidates are the items it knows; what the user has seen in it is not drawn.
-    rng : Generator
-    negatives : int
-        Draws per choice. An item that is drawn again does not count twice: copies of the
-        alternatives, but not of what was chosen, would bias a logit where candidates are few.
-
-    Returns
-    -------
-    int array of shape (R, 1 + negatives)
-        The chosen item first, then draws by code; :data:`~firetv.slate.EMPTY` where a draw was
-        seen, chosen or drawn before.
-    """
-    pool = np.flatnonzero(train.item_counts)
-    drawn = np.sort(pool[rng.integers(len(pool), size=(len(chosen), negatives))], axis=1)
-    again = np.diff(drawn, axis=1, prepend=EMPTY) == 0
-    seen = train.matrix()[np.maximum(users, 0)[:, None], drawn].toarray() > 0
-    taken = (seen & (users >= 0)[:, None]) | (drawn == chosen[:, None]) | again
-    return np.column_stack([chosen, np.where(taken, EMPTY, drawn)])
-
-
-def answerable(events: pd.DataFrame, train: Dataset) -> pd.DataFrame:
-    """Return the events whose item is known to training and new to the user there."""
-    if events.empty:  # of which scipy makes a matrix
-        return events
-    user, item = events["user"].to_numpy(), events["item"].to_numpy()
-    known = train.item_counts[item] > 0
-    return events[known & (train.matrix()[user, item] == 0)]
-
-
-def some(events: pd.DataFrame, most: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Return all events, or as many as there may be, drawn at random and in their order."""
-    return events.iloc[np.sort(rng.permutation(len(events))[:most])]
-
-
-def later_slice(data: Dataset, share: float) -> tuple[Dataset, pd.DataFrame]:
-    """Cut the last share of the events off: what came before, and those of them to learn from.
-
-    Anything fitted on scores sees scores of events that came after the ones its models know.
-
-    Raises
-    ------
-    ValueError
-        If nothing came before, as where all events are of one instant.
-    """
-    cut = data.interactions["timestamp"].quantile(1 - share)
-    late = data.interactions[data.interactions["timestamp"] >= cut]
-    train = data.until(cut)
-    if train.interactions.empty:
-        raise ValueError("no event came before the last ones: there is nothing to learn from")
-    return train, answerable(late, train)
 
 
 # ------------------------------------------------------------------ learners
@@ -162,72 +58,16 @@ class Learner(Protocol):
         ...
 
 
-def conditional_logit(
-    choices: Choices, l2: float = 0.0, *, nonnegative: bool = False
-) -> np.ndarray:
-    """Weights that make the chosen items likely: maximum likelihood of a conditional logit.
-
-    The probability of a slot is ``softmax(features @ weights)`` over the request's slots
-    (McFadden 1974).
-
-    Parameters
-    ----------
-    choices : Choices
-    l2 : float
-        Penalty ``l2 / 2 * sum(weights**2)``, on the scale of one choice's log-likelihood.
-    nonnegative : bool
-        Keep every weight at or above zero.
-
-    Returns
-    -------
-    float64 array of shape (D,)
-
-    Raises
-    ------
-    ValueError
-        If there are no choices.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> x = rng.normal(size=(4000, 6, 2))
-    >>> best = (x @ [2.0, 0.0] + rng.gumbel(size=(4000, 6))).argmax(axis=1)[:, None, None]
-    >>> x = np.concatenate([np.take_along_axis(x, best, 1), x], axis=1)
-    >>> np.put_along_axis(x, best + 1, np.nan, 1)
-    >>> valid = ~np.isnan(x).any(axis=2)
-    >>> conditional_logit(Choices(np.nan_to_num(x), valid, ("a", "b"))).round(1) + 0.0
-    array([2., 0.])
-    """
-    if not len(choices.features):
-        raise ValueError("a conditional logit needs at least one choice to learn from")
-    x = np.array(choices.features, np.float64, order="C")  # sums do not depend on its history
-    scale = x[choices.valid].std(axis=0)
-    scale = np.exp2(np.round(np.log2(np.where(scale > 0, scale, 1))))  # dividing by it is exact
-    x /= scale
-
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        logits = np.where(choices.valid, x @ weights, -np.inf)
-        log_p = log_softmax(logits, axis=1)
-        expected = np.einsum("rk,rkd->d", np.exp(log_p), x)
-        gradient = expected - x[:, 0].sum(axis=0) + l2 * weights / scale**2
-        return l2 / 2 * ((weights / scale) ** 2).sum() - log_p[:, 0].sum(), gradient
-
-    bounds = [(0.0, None)] * len(scale) if nonnegative else None
-    found = optimize.minimize(
-        loss, np.zeros(len(scale)), jac=True, method="L-BFGS-B", bounds=bounds
-    )
-    return found.x / scale
-
-
 @dataclass(frozen=True)
 class Logit:
     """Conditional logit with an L2 penalty: see :func:`conditional_logit`."""
 
     l2: float = 20.0
+    nonnegative: bool = False
 
     def fit(self, choices: Choices) -> Scorer:
         """Maximise the penalised likelihood."""
-        return Linear(conditional_logit(choices, self.l2))
+        return Linear(conditional_logit(choices, self.l2, nonnegative=self.nonnegative))
 
 
 @dataclass(frozen=True)
@@ -361,16 +201,6 @@ class Mean:
 # ------------------------------------------------------------------ stacking
 
 
-def user_folds(users: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """Deal each user's events to folds in turn, from a random fold on; int64 of shape (n,).
-
-    A user with few events is in few folds, and every fold has its share of such users.
-    """
-    frame = pd.DataFrame({"user": users, "draw": rng.random(len(users))})
-    place = frame.groupby("user")["draw"].rank(method="first").to_numpy(np.int64)
-    return (place + rng.integers(folds, size=users.max(initial=0) + 1)[users]) % folds
-
-
 def centred(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Centre each row on the mean of its valid cells; 0 elsewhere."""
     count = np.maximum(valid.sum(axis=1, keepdims=True), 1)
@@ -411,6 +241,10 @@ class Ranker:
         hundred megabytes.
     keep : int
         Slots left: contributions, which cost more than scores, are worked out for these alone.
+    newness : float, optional
+        Where given, every model counts once more times ``newness / (newness + number of items)``,
+        so that weights may differ for people with a short history, and some are learned from
+        users who are given one (:func:`with_newcomers`).
     seed : int
         Of folds, draws, models and the learner.
     """
@@ -422,6 +256,7 @@ class Ranker:
     negatives: int = 100
     most: int = 20_000
     keep: int = 100
+    newness: float | None = None
     seed: int = 0
 
     def fit(self, data: Dataset) -> Step:
@@ -448,26 +283,33 @@ class Ranker:
         self, data: Dataset, rng: np.random.Generator
     ) -> Iterator[tuple[Dataset, pd.DataFrame]]:
         if self.folds == 1:
-            yield later_slice(data, LATER)
-            return
-        fold = user_folds(data.interactions["user"].to_numpy(), self.folds, rng)
-        for number in range(self.folds):
-            train = data.keep(fold != number)
-            yield train, answerable(data.interactions[fold == number], train)
+            parts = [later_slice(data, LATER)]
+        else:
+            fold = user_folds(data.interactions["user"].to_numpy(), self.folds, rng)
+            folds = [(fold != number, fold == number) for number in range(self.folds)]
+            parts = ((data.keep(kept), data.interactions[held_out]) for kept, held_out in folds)
+        for train, held_out in parts:
+            train = train if self.newness is None else with_newcomers(train, rng)
+            yield train, answerable(held_out, train)
 
     def _features(self, data: Dataset) -> FeatureStep:
         return FeatureStep(
             {name: with_seed(stage, self.seed).fit(data) for name, stage in self.models.items()},
             tuple(with_seed(stage, self.seed).fit(data) for stage in self.signals),
+            None if self.newness is None else newness(data, self.newness),
         )
 
 
 @dataclass(frozen=True)
 class FeatureStep:
-    """Fitted models and signals, whose scores are features; of these, ``names`` or all."""
+    """Fitted models and signals, whose scores are features; of these, ``names`` or all.
+
+    Where ``newness`` of each user is given, models count again, times it, as ``name/new``.
+    """
 
     models: Mapping[str, Step]
     signals: tuple[Step, ...]
+    newness: np.ndarray | None = None
     names: tuple[str, ...] | None = None
 
     def __call__(self, slate: Slate) -> Slate:
@@ -475,8 +317,15 @@ class FeatureStep:
         valid = slate.grid != EMPTY
         bare = Slate(slate.requests, slate.items)
         for name, model in self.models.items():
-            if self.names is None or name in self.names:
-                slate = slate.add(name, standardised(model(bare).scores, valid))
+            again = f"{name}/new"
+            wanted = [n for n in (name, again) if self.names is None or n in self.names]
+            if not wanted:
+                continue
+            score = standardised(model(bare).scores, valid)
+            if name in wanted:
+                slate = slate.add(name, score)
+            if again in wanted and self.newness is not None:
+                slate = slate.add(again, self.newness[slate.users][:, None] * score)
         for signal in self.signals:
             for name, part in signal(bare).parts.items():
                 if self.names is None or name in self.names:

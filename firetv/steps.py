@@ -1,0 +1,179 @@
+"""What fitted base models are: scores from vectors, or from histories and weights between items.
+
+Both add one part to the ledger, ``taste``. A user of whom the model knows nothing gets the part
+``popularity`` instead, so the ledger itself says that the answer is a fallback.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from implicit.cpu.topk import topk
+from scipy import sparse
+
+from firetv.data import Dataset
+from firetv.slate import EMPTY, Slate
+
+
+def log_popularity(data: Dataset) -> np.ndarray:
+    """Log of one plus the number of viewers, shape (n_items,), float32."""
+    return np.log1p(data.item_counts).astype(np.float32)
+
+
+def scored(slate: Slate, taste: np.ndarray, known: np.ndarray, popularity: np.ndarray) -> Slate:
+    """Add ``taste`` where the user is known, and ``popularity`` for everybody else."""
+    if known.all():
+        return slate.add("taste", taste)
+    fallback = np.where(known[:, None], 0, popularity[slate.items])
+    return slate.add("taste", np.where(known[:, None], taste, 0)).add("popularity", fallback)
+
+
+@dataclass(frozen=True)
+class FactorStep:
+    """Scores as products of user and item vectors.
+
+    Attributes
+    ----------
+    user_factors : float32 array of shape (n_users, d)
+    item_factors : float32 array of shape (n_items, d)
+    known : bool array of shape (n_users,)
+        False where the user's vector means nothing.
+    popularity : float32 array of shape (n_items,)
+        What strangers are served.
+    """
+
+    user_factors: np.ndarray
+    item_factors: np.ndarray
+    known: np.ndarray
+    popularity: np.ndarray
+
+    def __call__(self, slate: Slate) -> Slate:
+        """Score every slot of the slate."""
+        known = (slate.users >= 0) & self.known[slate.users]
+        users = self.user_factors[slate.users]
+        if slate.items.ndim == 1:
+            taste = users @ self.item_factors[slate.items].T
+        else:
+            taste = np.einsum("rd,rkd->rk", users, self.item_factors[slate.items])
+        return scored(slate, taste, known, self.popularity)
+
+    def propose(
+        self,
+        requests: pd.DataFrame,
+        items: np.ndarray,
+        k: int,
+        seen: sparse.csr_array | None = None,
+    ) -> Slate:
+        """Retrieve the ``k`` best candidates of each request without scoring a dense slate.
+
+        The first of two stages on a large catalogue: re-rankers then work on ``k`` slots.
+
+        Parameters
+        ----------
+        requests : DataFrame of R rows
+            With a ``user`` column.
+        items : int array of shape (K,)
+            Candidate item codes.
+        k : int
+            Slots per request.
+        seen : CSR array of shape (n_users, n_items), optional
+            Pairs to leave out, usually ``data.matrix()``.
+
+        Returns
+        -------
+        Slate
+            Scored, best first; slots beyond the last unseen candidate are empty.
+        """
+        users = requests["user"].to_numpy()
+        known = (users >= 0) & self.known[users]
+        # A stranger's vector picks the last column of the table, popularity, alone.
+        query = np.zeros((len(users), self.user_factors.shape[1] + 1), np.float32)
+        query[known, :-1] = self.user_factors[users[known]]
+        query[~known, -1] = 1
+        table = np.column_stack([self.item_factors[items], self.popularity[items]])
+        hidden = None
+        if seen is not None:
+            hidden = sparse.csr_matrix(seen[np.maximum(users, 0)][:, items])
+            hidden = sparse.csr_matrix(hidden.multiply((users >= 0)[:, None]))
+            hidden.eliminate_zeros()
+        k = min(k, len(items))
+        slots, scores = topk(table, query, k, filter_query_items=hidden)
+        chosen = np.where(scores > -1e38, items[slots], EMPTY)  # implicit pads with -3.4e38
+        return self(Slate(requests, chosen))
+
+
+@dataclass(frozen=True)
+class LinearStep:
+    """Scores as a user's history times an item-item weight matrix.
+
+    Attributes
+    ----------
+    history : CSR array of shape (n_users, n_items), float32
+    weights : float32 array or CSR array of shape (n_items, n_items)
+        ``weights[i, j]`` is what having seen ``i`` says for ``j``.
+    popularity : float32 array of shape (n_items,)
+        What strangers are served.
+    """
+
+    history: sparse.csr_array
+    weights: np.ndarray | sparse.csr_array
+    popularity: np.ndarray
+
+    def __call__(self, slate: Slate) -> Slate:
+        """Score every slot of the slate."""
+        history = self.history[slate.users]
+        known = (slate.users >= 0) & (np.diff(history.indptr) > 0)
+        shared = slate.items.ndim == 1
+        taste = history @ (self.weights[:, slate.items] if shared else self.weights)
+        taste = taste.toarray() if sparse.issparse(taste) else taste
+        if not shared:
+            taste = np.take_along_axis(taste, slate.items.astype(np.int64), axis=1)
+        return scored(slate, taste, known, self.popularity)
+
+    def fold_in(self, histories: sparse.csr_array) -> LinearStep:
+        """Return the same model for other people: user ``u`` has row ``u`` of the histories."""
+        return replace(self, history=histories)
+
+
+@dataclass(frozen=True)
+class DualStep:
+    """The scores of a :class:`LinearStep` by users, where these are far fewer than items.
+
+    The weights ``learned.T @ table``, but for a diagonal of zeros, are never built.
+
+    Attributes
+    ----------
+    history : CSR array of shape (n_users, n_items), float32
+    learned : CSR array of shape (m, n_items), float32
+        Histories that the model was fitted on.
+    table : float32 array of shape (m, n_items)
+    own : float32 array of shape (n_items,)
+        The diagonal of ``learned.T @ table``: what an item would say for itself.
+    popularity : float32 array of shape (n_items,)
+        What strangers are served.
+    """
+
+    history: sparse.csr_array
+    learned: sparse.csr_array
+    table: np.ndarray
+    own: np.ndarray
+    popularity: np.ndarray
+
+    def __call__(self, slate: Slate) -> Slate:
+        """Score every slot of the slate."""
+        history = self.history[slate.users]
+        known = (slate.users >= 0) & (np.diff(history.indptr) > 0)
+        alike = (history @ self.learned.T).toarray()
+        own = sparse.csr_array(history * self.own)
+        if slate.items.ndim == 1:
+            taste = alike @ self.table[:, slate.items] - own[:, slate.items].toarray()
+        else:
+            taste = alike @ self.table - own.toarray()
+            taste = np.take_along_axis(taste, slate.items.astype(np.int64), axis=1)
+        return scored(slate, taste, known, self.popularity)
+
+    def fold_in(self, histories: sparse.csr_array) -> DualStep:
+        """Return the same model for other people: user ``u`` has row ``u`` of the histories."""
+        return replace(self, history=histories)
