@@ -159,7 +159,14 @@ def newness(data: Dataset, scale: float) -> np.ndarray:
     -------
     float32 array of shape (n_users + 1,)
         The last is 1, so that code -1, a stranger, is new.
+
+    Raises
+    ------
+    ValueError
+        If the scale is not above 0.
     """
+    if not scale > 0:
+        raise ValueError(f"newness {scale} must be above 0")
     return (scale / (scale + np.append(data.user_counts, 0))).astype(np.float32)
 
 

@@ -302,13 +302,13 @@ class Dataset:
 
     @cached_property
     def item_counts(self) -> np.ndarray:
-        """Number of distinct viewers of each item, shape ``(n_items,)``, int64."""
+        """Number of distinct viewers of each item, or of weights, ``(n_items,)``, int64."""
         return np.bincount(self._seen.indices, minlength=self.shape[1])
 
     @cached_property
     def user_counts(self) -> np.ndarray:
-        """Number of distinct items of each user, shape ``(n_users,)``, int64."""
-        return np.diff(self._seen.indptr)
+        """Number of distinct items of each user, or of weights, ``(n_users,)``, int64."""
+        return np.diff(self._seen.indptr).astype(np.int64)
 
     def until(self, instant: pd.Timestamp) -> Dataset:
         """Return what was known just before ``instant``: events at or after it are gone."""
@@ -371,6 +371,18 @@ KEYS = ("user", "item", "timestamp")
 def load(folder: str | Path) -> Dataset:
     """Read, validate and code a folder of tables: ``Dataset.from_tables(read_tables(folder))``."""
     return Dataset.from_tables(read_tables(folder))
+
+
+def compact(matrix: sparse.csr_array) -> sparse.csr_array:
+    """The same matrix in float32, its rows sorted, with 32-bit indices if they suffice.
+
+    Products and sums of scipy may come with 64-bit ones, which implicit and LightFM refuse, and
+    with rows in another order, which both would let decide what they learn.
+    """
+    matrix = matrix.sorted_indices()
+    index = sparse.get_index_dtype(maxval=max(matrix.nnz, *matrix.shape))
+    places = matrix.indices.astype(index), matrix.indptr.astype(index)
+    return sparse.csr_array((matrix.data.astype(np.float32), *places), shape=matrix.shape)
 
 
 def _all_ids(column: str, profile: pd.DataFrame | None, *events: pd.DataFrame) -> pd.Index:

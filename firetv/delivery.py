@@ -221,7 +221,7 @@ def table(file: TextIO) -> Sink:
                 "genres": rows["genres"].str.join(", "),
             }
         )
-        if rows["counts"].notna().any():
+        if rows["counts"].fillna(0).ne(0).any():
             shown["counts"] = [f"{counts:+.2f}" for counts in rows["counts"]]
         lines = [shown.columns, *shown.to_numpy()]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -7,7 +7,7 @@ adds one part to the ledger, ``taste``. A user of whom the model knows nothing g
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from scipy import sparse
 from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
-from firetv.data import Dataset
+from firetv.data import Dataset, compact
 from firetv.features import item_features, user_features
 from firetv.slate import Slate, Step, cells
 from firetv.steps import DualStep, FactorStep, LinearStep, log_popularity
@@ -244,10 +244,7 @@ class ALS:
 
     def fit(self, data: Dataset) -> Step:
         """Alternate least squares; BLAS is held to one thread, which implicit asks for."""
-        return ALSStep(**vars(_factorised(self._model(), data)), solver=self)
-
-    def _model(self) -> AlternatingLeastSquares:
-        return AlternatingLeastSquares(
+        model = AlternatingLeastSquares(
             factors=self.components,
             regularization=self.reg,
             alpha=self.alpha,
@@ -255,25 +252,7 @@ class ALS:
             random_state=self.seed,
             num_threads=1,
         )
-
-
-@dataclass(frozen=True)
-class ALSStep(FactorStep):
-    """Factors of :class:`ALS`, which can be worked out for further histories."""
-
-    solver: ALS
-
-    def fold_in(self, histories: sparse.csr_array) -> ALSStep:
-        """Return the same model for other people: user ``u`` has row ``u`` of the histories.
-
-        Their vectors are the least-squares solution that a training step would give them.
-        """
-        model, known = self.solver._model(), np.diff(histories.indptr) > 0
-        model.item_factors = self.item_factors
-        with threadpool_limits(1, "blas"):
-            rows = sparse.csr_matrix(histories, dtype=np.float32)
-            users = model.recalculate_user(np.arange(histories.shape[0]), rows)
-        return replace(self, user_factors=np.where(known[:, None], users, 0), known=known)
+        return _factorised(model, data)
 
 
 @dataclass(frozen=True)
@@ -395,7 +374,7 @@ class LightFM:
             blocks.append(self._weighed(features.normalised().matrix, known))
         if self.use_friends and side == "user":
             blocks.append(self._weighed(normalize(friendships(data), norm="l1"), known))
-        return sparse.csr_array(sparse.hstack(blocks, format="csr", dtype=np.float32))
+        return compact(sparse.csr_array(sparse.hstack(blocks, format="csr")))
 
     def _weighed(self, features: sparse.csr_array, known: np.ndarray) -> sparse.csr_array:
         """Leave out nobody's features, which learn nothing, and everybody's, which say nothing."""

@@ -17,7 +17,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import normalize
 
-from firetv.ranking import user_folds
+from firetv.choices import user_folds
 
 KINDS = ("none", "C", "CC", "CI")
 LOWEST, HIGHEST = 1, 5

@@ -21,6 +21,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython import get_ipython
+from scipy import sparse
+from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -278,6 +280,65 @@ def plot_moves(moves: pd.DataFrame, left: str, right: str, *, ax: Axes | None = 
     ax.set(xlim=(-1.1, 3.4), ylim=(length + 3, 0.3), xticks=[0, 1], yticks=[])
     ax.set_xticklabels([left, right], weight="bold")
     ax.tick_params(length=0, labelbottom=False, labeltop=True)
+    sns.despine(ax=ax, left=True, bottom=True)
+    return ax
+
+
+def plot_friends(
+    names: Sequence[str],
+    weights: np.ndarray,
+    ties: sparse.sparray,
+    did: np.ndarray,
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw somebody's friends in a circle around them, and who knows whom.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the person in the middle, then of n friends.
+    weights : float array of shape (n,)
+        How much each friend counts: the size of a dot, and the width of its tie.
+    ties : sparse array of shape (n, n)
+        Friendships among the friends, who are put in an order that keeps these short.
+    did : bool array of shape (n,)
+        Who among them did what the figure is about: blue dots.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+        The plot.
+    """
+    ax = plt.subplots(figsize=(6.5, 6.5))[1] if ax is None else ax
+    order = reverse_cuthill_mckee(sparse.csr_matrix(ties + ties.T), symmetric_mode=True)
+    place = np.empty(len(order))
+    place[order] = np.linspace(0, 2 * np.pi, len(order), endpoint=False)
+    x, y = np.cos(place), np.sin(place)
+    size = weights / weights.max()
+    one, other = sparse.triu(ties + ties.T).nonzero()
+    ax.plot(x[[one, other]], y[[one, other]], color="0.88", lw=0.8, zorder=1)
+    for n in range(len(weights)):
+        ax.plot([0, x[n]], [0, y[n]], color="C0" if did[n] else "0.75", lw=2.5 * size[n], zorder=2)
+        turn = np.degrees(place[n])
+        left = np.cos(place[n]) < 0
+        ax.text(
+            1.12 * x[n],
+            1.12 * y[n],
+            names[n + 1],
+            rotation=turn + 180 if left else turn,
+            rotation_mode="anchor",
+            ha="right" if left else "left",
+            va="center",
+            size=8,
+            color="0.15" if did[n] else "0.5",
+        )
+    ax.scatter(x, y, s=30 + 170 * size, c=np.where(did, "C0", "0.75"), zorder=3)
+    ax.scatter(0, 0, s=260, color="C1", zorder=4)
+    ax.text(0, -0.12, names[0], ha="center", va="top", size=9, weight="bold", zorder=5)
+    ax.set(xlim=(-1.45, 1.45), ylim=(-1.45, 1.45), xticks=[], yticks=[], aspect="equal")
     sns.despine(ax=ax, left=True, bottom=True)
     return ax
 

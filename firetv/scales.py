@@ -75,8 +75,8 @@ def learn_scales(
     seed : int
         Of choices, alternatives and newcomers.
     newcomers : bool
-        Whether to hide most of the history of half of the choosers, so that weights which depend
-        on the length of a history can be learned where nobody is new.
+        Whether to hide most of the history of half of the users, so that weights which depend on
+        the length of a history can be learned where nobody is new.
     proven : bool
         Whether the re-ranker's weights are zero unless they are worth their number by the Bayesian
         information criterion (Schwarz 1978).
@@ -96,8 +96,12 @@ def learn_scales(
     if not choices.names:  # nothing upstream scores, and nothing of our own is to be learned
         return Scales()
     weights = conditional_logit(choices, nonnegative=True)
-    if proven and sum(ours) > 0 and not _worth(choices, weights, ours):
-        weights = np.where(ours, 0.0, _without(choices, ours))
+    if proven and ours.any():
+        others = _without(choices, ours)
+        gain = _log_likelihood(choices, weights) - _log_likelihood(choices, others)
+        # What that many parameters must gain by the Bayesian information criterion.
+        if gain <= ours.sum() / 2 * np.log(len(choices.features)):
+            weights = others
     deviations = choices.features[choices.valid].std(axis=0, dtype=np.float64)
     upstreams, owns = {}, {}
     found = zip(choices.names, weights, deviations, ours, strict=True)
@@ -107,12 +111,6 @@ def learn_scales(
         elif deviation > 0:  # else it is a part of others, such as strangers
             upstreams[name] = float(max(weight, LEAST_SCALE / deviation))
     return Scales(upstreams, owns)
-
-
-def _worth(choices: Choices, weights: np.ndarray, ours: np.ndarray) -> bool:
-    """Whether our weights buy more likelihood than as many parameters must."""
-    gain = _log_likelihood(choices, weights) - _log_likelihood(choices, _without(choices, ours))
-    return gain > ours.sum() / 2 * np.log(len(choices.features))
 
 
 def _without(choices: Choices, ours: np.ndarray) -> np.ndarray:
@@ -140,14 +138,14 @@ def _later_choices(
     train, late = later_slice(data, LATER)
     rng = np.random.default_rng(seed)
     late = some(late, MOST_CHOICES, rng)
+    if newcomers:
+        train = with_newcomers(train, rng)
+        late = answerable(late, train)
     if late.empty:
         raise ValueError(
             "no event of the last fifth is about a known, unseen item, so nothing can be "
             "learned from them: use more events, or learn nothing"
         )
-    if newcomers:
-        train = with_newcomers(train, rng)
-        late = answerable(late, train)
     requests = late.rename(columns={"timestamp": "at"}).reset_index(drop=True)
     user, item = late["user"].to_numpy(), late["item"].to_numpy()
     items = sample_candidates(item, user, train, rng, NEGATIVES)

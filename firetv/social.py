@@ -16,23 +16,26 @@ import pandas as pd
 from scipy import sparse
 
 from firetv.choices import newness
-from firetv.data import Dataset
+from firetv.data import Dataset, compact
 from firetv.lifts import shrunk_log_lift
+from firetv.proof import friend_events, social_proof
 from firetv.scales import Scales, learn_scales
-from firetv.slate import Chain, Slate, Stage, Step, cells, chain, with_seed
+from firetv.slate import EMPTY, Chain, Slate, Stage, Step, cells, chain, with_seed
 from firetv.trust import Circles, Trust
 
 PART = "friends"  # of the ledger
 NEW = f"{PART}/new"  # the same for newcomers, while strengths are learned
 LIKING = {"love": 1.0, "like": 0.75, "dislike": 0.0}
 MICROSECONDS = 86_400_000_000  # of a day
+LATEST = np.iinfo(np.int64).max  # when a request without a time is made
+REQUESTS_AT_ONCE = 1000  # whose circles' viewings are held at once
 
 
 def liking(data: Dataset) -> np.ndarray:
     """How much each viewing was liked, from 0 to 1.
 
-    The mean rating that the person gave the item, else the mean of the reactions; without either,
-    the share that was watched; without that, 1.
+    The mean of what the person ever said of the item, by a rating or else by a reaction; without
+    that, the share that was watched; without that, 1.
 
     Returns
     -------
@@ -52,6 +55,8 @@ def liking(data: Dataset) -> np.ndarray:
 @dataclass(frozen=True)
 class Activity:
     """Everybody's viewings in the order of time, to be read as of any moment.
+
+    How much a viewing was liked is taken as known when it happens, though a rating may follow it.
 
     Attributes
     ----------
@@ -96,7 +101,7 @@ class Activity:
         rank = np.searchsorted(self.instants, at)
         if self.half_life is None or not len(self.instants):
             return rank, np.ones(len(at), np.float32)
-        known = at < np.iinfo(np.int64).max
+        known = at < LATEST
         age = np.where(known & (rank > 0), at - self.instants[rank - 1], 0)
         return rank, self._fading(age)
 
@@ -134,14 +139,14 @@ class Activity:
 def instants(requests: pd.DataFrame) -> np.ndarray:
     """When each request is made, int64 microseconds; one without a time is after all events."""
     if "at" not in requests:
-        return np.full(len(requests), np.iinfo(np.int64).max)
+        return np.full(len(requests), LATEST)
     return _microseconds(pd.to_datetime(requests["at"], utc=True))
 
 
 def _microseconds(times: pd.Series) -> np.ndarray:
     """Instants as int64; a missing one is after all others."""
     instants = times.dt.tz_convert(None).to_numpy("datetime64[us]")
-    return np.where(np.isnat(instants), np.iinfo(np.int64).max, instants.astype(np.int64))
+    return np.where(np.isnat(instants), LATEST, instants.astype(np.int64))
 
 
 @dataclass(frozen=True)
@@ -166,12 +171,12 @@ class Trend:
     def of(cls, activity: Activity) -> Trend:
         """Sum up by steps of an eighth of the half-life, or in one."""
         time = activity.instants[activity.key % (len(activity.instants) + 1)]
-        width = MICROSECONDS * (activity.half_life or 0.0) / 8
-        step = np.floor(time / width).astype(np.int64) if width else np.zeros(len(time), np.int64)
+        width = round(MICROSECONDS * (activity.half_life or 0) / 8)  # whole, so that ends are exact
+        step = time // width if width else np.zeros(len(time), np.int64)
         steps, row = np.unique(step, return_inverse=True)
         shape = (len(steps), activity.n_items)
         liked = sparse.csr_array((activity.values, (row, activity.items)), shape=shape)
-        return cls(((steps + 1) * width).astype(np.int64), liked, activity.half_life)
+        return cls((steps + 1) * width, liked, activity.half_life)
 
     def shares(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Share of each item in everybody's faded liking, by whole steps before each instant.
@@ -188,7 +193,7 @@ class Trend:
         """
         done, row = np.unique(np.searchsorted(self.steps, at, "right"), return_inverse=True)
         weight = np.ones((len(done), len(self.steps)), np.float32)
-        if self.half_life is not None:
+        if self.half_life is not None and len(self.steps):
             last = self.steps[np.maximum(done, 1) - 1][:, None]
             age = (last - self.steps) / (self.half_life * MICROSECONDS)
             past = (age >= 0) & (done > 0)[:, None]
@@ -229,13 +234,18 @@ class FriendLift:
     def liked(self, requests: pd.DataFrame) -> sparse.csr_array:
         """What the circle of each request's user liked before it.
 
-        One sparse product: friends x what each of them had watched at that moment.
+        One sparse product for so many requests: friends x what each of them had watched then.
 
         Returns
         -------
         CSR array of shape (R, n_items), float32
             In viewings: a circle of ``n`` equally trusted friends counts ``n`` times their mean.
         """
+        starts = range(0, max(1, len(requests)), REQUESTS_AT_ONCE)
+        chunks = [self._liked(requests.iloc[s : s + REQUESTS_AT_ONCE]) for s in starts]
+        return chunks[0] if len(chunks) == 1 else sparse.vstack(chunks, format="csr")
+
+    def _liked(self, requests: pd.DataFrame) -> sparse.csr_array:
         circle = self.circles.of(requests["user"].to_numpy())
         moment, faded = self.activity.moments(requests)
         ranks, moment = np.unique(moment, return_inverse=True)
@@ -260,6 +270,46 @@ class FriendLift:
         shares, row = self.trend.shares(instants(slate.requests))
         expected = total * cells(shares, row, slate.items)
         return shrunk_log_lift(there, expected, np.float32(self.prior))
+
+
+def slate_proof(slate: Slate, data: Dataset) -> pd.DataFrame:
+    """Say who among friends did what with the titles of a slate, and how much it counts.
+
+    Parameters
+    ----------
+    slate : Slate
+        With the part ``friends``, or without.
+    data : Dataset
+        Only what friends did before a request counts.
+
+    Returns
+    -------
+    DataFrame
+        A row for each slot with a title, request by request in the slate's order: ``request``,
+        ``user``, ``item``; ``watched``, ``finished``, ``loved`` and ``friends`` as
+        :func:`~firetv.proof.social_proof` has them, and ``counts``, the part ``friends``.
+    """
+    request, slot = np.nonzero(slate.grid != EMPTY)
+    rows = pd.DataFrame(
+        {
+            "request": request,
+            "user": slate.users[request],
+            "item": slate.grid[request, slot],
+            "counts": slate.parts[PART][request, slot] if PART in slate.parts else np.float32(0),
+        }
+    )
+    moment, found = instants(slate.requests), []
+    for at in np.unique(moment):
+        asked = np.flatnonzero(moment == at)
+        until = None if at == LATEST else pd.Timestamp(at, unit="us", tz="UTC")
+        proof = social_proof(friend_events(data, slate.users[asked], until=until))
+        found.append(proof.assign(request=asked[proof["request"]]))
+    proof = pd.concat([social_proof(friend_events(data, np.array([], int))), *found])
+    rows = rows.merge(proof.drop(columns=["user", "last"]), how="left", on=["request", "item"])
+    numbers = ["watched", "finished", "loved"]
+    rows[numbers] = rows[numbers].fillna(0).astype(int)
+    rows["friends"] = [each if isinstance(each, tuple) else () for each in rows["friends"]]
+    return rows[["request", "user", "item", *numbers, "friends", "counts"]]
 
 
 # ------------------------------------------------------------------ stages
@@ -396,20 +446,22 @@ class FriendSignalsStep:
 
 @dataclass(frozen=True)
 class WithFriends:
-    """A base model that learns from friends, in one of three ways.
+    """A base model that takes friends in, in one of three ways.
+
+    A person is mixed with their circle: themselves, plus ``weight * newness`` times the mean of
+    their friends, and of these friends', by trust. Who has a long history is hardly changed.
 
     Attributes
     ----------
     model : Stage
         Such as EASE, ALS or LightFM.
-    use : {"query", "training", "features"}
-        ``query``: the model is fitted as ever, and asked with histories that friends fill up, own
-        history + ``weight * newness *`` mean history of the circle; EASE, ALS and ItemKNN can.
-        ``training``: the model is fitted on such histories, ``R + beta S R`` (Ma et al. 2011 smooth
-        factors in the same spirit). ``features``: each friend is a feature of the user, as LightFM
-        takes them.
+    use : {"scores", "training", "features"}
+        ``scores``: the model is fitted as ever, and the scores of the circle are mixed in.
+        ``training``: the model is fitted on mixed histories, ``R + beta S R`` (as social
+        regularisation does with factors; Ma et al. 2011). ``features``: each friend is a feature
+        of the user, as LightFM takes them.
     weight : float
-        Of the circle's mean history.
+        Of the circle; 0 leaves the model as it is.
     newness : float
         Items after which somebody counts as half as new.
     trust : Trust
@@ -418,15 +470,19 @@ class WithFriends:
     """
 
     model: Stage
-    use: Literal["query", "training", "features"] = "query"
+    use: Literal["scores", "training", "features"] = "scores"
     weight: float = 1.0
     newness: float = 3.0
     trust: Trust = field(default_factory=Trust)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.use not in ("query", "training", "features"):
-            raise ValueError(f"use {self.use!r}: choose query, training or features")
+        if self.use not in ("scores", "training", "features"):
+            raise ValueError(f"use {self.use!r}: choose scores, training or features")
+        if not (self.weight >= 0 and self.newness > 0):
+            raise ValueError(
+                f"weight {self.weight} is below 0, or newness {self.newness} not above it"
+            )
 
     def fit(self, data: Dataset) -> Step:
         """Fit the model.
@@ -441,53 +497,51 @@ class WithFriends:
             if not hasattr(model, "use_friends"):
                 raise ValueError(f"{model} takes no features of users: use LightFM")
             return replace(model, use_friends=True).fit(data)
-        filled = Filled(
-            data.matrix(), self.trust.fit(data), self.weight * newness(data, self.newness)
-        )
+        mixture = Mixture(self.trust.fit(data), self.weight * newness(data, self.newness))
         if self.use == "training":
-            weights = filled.of(np.arange(data.shape[0]))
-            return model.fit(replace(data, weights=weights))
+            everybody = mixture.of(np.arange(data.shape[0]))
+            return model.fit(replace(data, weights=compact(everybody @ data.matrix())))
         step = model.fit(data)
-        if not hasattr(step, "fold_in"):
-            raise ValueError(f"{model} cannot take in new histories: use EASE, ALS or ItemKNN")
-        return QueryStep(step, filled)
+        if not hasattr(step, "mix"):
+            raise ValueError(f"{model} has no tastes to mix: use EASE, ItemKNN, ALS or LightFM")
+        return MixtureStep(step, mixture)
 
 
 @dataclass(frozen=True)
-class Filled:
-    """Histories that friends fill up.
+class Mixture:
+    """People mixed with their circles.
 
     Attributes
     ----------
-    history : CSR array of shape (n_users, n_items), float32
     circles : Circles
     weight : float32 array of shape (n_users + 1,)
-        Of the circle's mean history.
+        Of the circle of each user; the last is for strangers, who have none.
     """
 
-    history: sparse.csr_array
     circles: Circles
     weight: np.ndarray
 
     def of(self, users: np.ndarray) -> sparse.csr_array:
-        """Filled histories of some users, CSR float32 of shape (n, n_items)."""
-        own = self.history[np.maximum(users, 0)].multiply((users >= 0)[:, None])
-        circle = sparse.csr_array(self.circles.of(users) @ self.history)
-        filled = sparse.csr_array(own + circle.multiply(self.weight[users][:, None]))
-        filled.eliminate_zeros()
-        return filled.astype(np.float32)
+        """Weights of everybody in the mixtures of some users, CSR float32 of (n, n_users)."""
+        circle = self.circles.of(users)
+        known = np.flatnonzero(users >= 0)
+        place = (known, users[known])
+        own = sparse.csr_array((np.ones(len(known), np.float32), place), shape=circle.shape)
+        mixed = sparse.csr_array(own + circle.multiply(self.weight[users][:, None]))
+        mixed.eliminate_zeros()
+        return compact(mixed)
 
 
 @dataclass(frozen=True)
-class QueryStep:
-    """A fitted model, asked with filled histories of the slate's users alone."""
+class MixtureStep:
+    """A fitted model, asked for the mixtures of the slate's users alone."""
 
     model: Step
-    filled: Filled
+    mixture: Mixture
 
     def __call__(self, slate: Slate) -> Slate:
         """Score every slot of the slate."""
         users, row = np.unique(slate.users, return_inverse=True)
-        folded = self.model.fold_in(self.filled.of(users))
+        mixed = self.model.mix(self.mixture.of(users))
         asked = slate.requests.assign(user=row.astype(np.int32))
-        return replace(folded(replace(slate, requests=asked)), requests=slate.requests)
+        return replace(mixed(replace(slate, requests=asked)), requests=slate.requests)

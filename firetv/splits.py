@@ -289,27 +289,15 @@ def short_histories(split: Split, kept: int, seed: int, folds: int = 10) -> Iter
     rng = np.random.default_rng(seed)
     fold = np.full(split.train.shape[0], -1)
     fold[np.sort(users)] = rng.permutation(len(users)) % folds
-    hidden = _turns(split.train.interactions, rng) > kept
     return (
-        _cut(f"short-{kept}-fold-{number}", split, fold == number, hidden)
+        _cut(f"short-{kept}-fold-{number}", split, fold == number, kept, rng)
         for number in range(folds)
     )
 
 
-def _turns(events: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
-    """Draw an order of each user's items: the place of each event's item in it, from 1 on."""
-    pair = events.groupby(["user", "item"]).ngroup().to_numpy()
-    draw = pd.Series(rng.permutation(pair.max(initial=-1) + 1)[pair])
-    return draw.groupby(events["user"].to_numpy()).rank(method="dense").to_numpy()
-
-
-def _cut(name: str, split: Split, short: np.ndarray, hidden: np.ndarray) -> Split:
-    """Hide the marked events of the marked users, of whom alone the split then asks."""
-    train, reactions = split.train, split.train.reactions
-    pair = reactions["user"].to_numpy()[:, None], reactions["item"].to_numpy()[:, None]
-    unviewed = train.matrix()[pair].toarray()[:, 0] == 0
-    quiet = replace(train, reactions=reactions[~(short[reactions["user"]] & unviewed)])
-    train = quiet.keep(~(short[train.interactions["user"]] & hidden))
+def _cut(name: str, split: Split, short: np.ndarray, kept: int, rng: np.random.Generator) -> Split:
+    """Shorten the histories of the marked users, of whom alone the split then asks."""
+    train = split.train.shorten(np.where(short, kept, np.inf), rng)
     rows = np.flatnonzero(short[split.requests["user"]])
     requests = split.requests.iloc[rows].reset_index(drop=True)
     requests = requests.assign(known=train.user_counts[requests["user"]] > 0)

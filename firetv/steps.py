@@ -18,8 +18,9 @@ from firetv.slate import EMPTY, Slate
 
 
 def log_popularity(data: Dataset) -> np.ndarray:
-    """Log of one plus the number of viewers, shape (n_items,), float32."""
-    return np.log1p(data.item_counts).astype(np.float32)
+    """Log of one plus the number of viewers, weights or not, shape (n_items,), float32."""
+    viewed = data if data.weights is None else replace(data, weights=None)
+    return np.log1p(viewed.item_counts).astype(np.float32)
 
 
 def scored(slate: Slate, taste: np.ndarray, known: np.ndarray, popularity: np.ndarray) -> Slate:
@@ -58,6 +59,20 @@ class FactorStep:
         else:
             taste = np.einsum("rd,rkd->rk", users, self.item_factors[slate.items])
         return scored(slate, taste, known, self.popularity)
+
+    def mix(self, weights: sparse.csr_array) -> FactorStep:
+        """Return the model of mixtures of users, whose tastes are weighted sums of theirs.
+
+        Parameters
+        ----------
+        weights : CSR array of shape (m, n_users), float32
+            User ``u`` of the new model is the mixture in row ``u``. It is known if anybody in it
+            is, and only they count.
+        """
+        counted = sparse.csr_array(weights * self.known.astype(np.float32))
+        counted.eliminate_zeros()
+        known = np.diff(counted.indptr) > 0
+        return replace(self, user_factors=counted @ self.user_factors, known=known)
 
     def propose(
         self,
@@ -132,9 +147,9 @@ class LinearStep:
             taste = np.take_along_axis(taste, slate.items.astype(np.int64), axis=1)
         return scored(slate, taste, known, self.popularity)
 
-    def fold_in(self, histories: sparse.csr_array) -> LinearStep:
-        """Return the same model for other people: user ``u`` has row ``u`` of the histories."""
-        return replace(self, history=histories)
+    def mix(self, weights: sparse.csr_array) -> LinearStep:
+        """Return the model of mixtures of users; see :meth:`FactorStep.mix`."""
+        return replace(self, history=sparse.csr_array(weights @ self.history))
 
 
 @dataclass(frozen=True)
@@ -174,6 +189,6 @@ class DualStep:
             taste = np.take_along_axis(taste, slate.items.astype(np.int64), axis=1)
         return scored(slate, taste, known, self.popularity)
 
-    def fold_in(self, histories: sparse.csr_array) -> DualStep:
-        """Return the same model for other people: user ``u`` has row ``u`` of the histories."""
-        return replace(self, history=histories)
+    def mix(self, weights: sparse.csr_array) -> DualStep:
+        """Return the model of mixtures of users; see :meth:`FactorStep.mix`."""
+        return replace(self, history=sparse.csr_array(weights @ self.history))

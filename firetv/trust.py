@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 from scipy import sparse
-from sklearn.preprocessing import normalize
 
 from firetv.data import Dataset
 from firetv.proof import sharing
@@ -64,7 +63,7 @@ class Circles:
     Attributes
     ----------
     trust : CSR array of shape (n_users, n_users), float32
-        Rows sum to 1, or to 0 for people without friends. The diagonal is empty.
+        Rows sum to 1, or to 0 for people without a friend who counts. The diagonal is empty.
     distant : float
         See :class:`Trust`.
     """
@@ -173,7 +172,8 @@ def rewired(data: Dataset, seed: int) -> Dataset:
     """Give everybody the friends of somebody else's, as many as they have: a placebo.
 
     All who are a friend of anybody change places at random. How many friends each has stays, and
-    which people are friends together; who they are a friend of is lost.
+    which people are friends together; who they are a friend of is lost. Whoever would become a
+    friend of themselves gets instead whoever took their own place.
     """
     if data.friends is None:
         return data
@@ -181,13 +181,15 @@ def rewired(data: Dataset, seed: int) -> Dataset:
     place, named = np.arange(data.shape[0]), np.unique(ties.col)
     place[named] = np.random.default_rng(seed).permutation(named)
     friend = place[ties.col]
-    other = friend != ties.row
-    kept = (ties.data[other], (ties.row[other], friend[other]))
-    return replace(data, friends=sparse.csr_array(kept, shape=ties.shape))
+    friend = np.where(friend == ties.row, place[ties.row], friend)
+    ties = (ties.data, (ties.row, friend))
+    return replace(data, friends=sparse.csr_array(ties, shape=data.friends.shape))
 
 
 def _shares(weights: sparse.csr_array) -> sparse.csr_array:
     """Scale rows to a sum of 1; rows of zeros stay. Sorted, lest a later call sorts in place."""
     weights.eliminate_zeros()
     weights.sort_indices()
-    return sparse.csr_array(normalize(weights, norm="l1"), dtype=np.float32)
+    total = np.repeat(weights.sum(axis=1), np.diff(weights.indptr))
+    shares = (weights.data / total).astype(np.float32)
+    return sparse.csr_array((shares, weights.indices, weights.indptr), shape=weights.shape)

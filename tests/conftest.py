@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from firetv.choices import Choices
 from firetv.data import Dataset, Tables
 
 GENRES = ("Comedy", "Drama", "News", "Sci-Fi")
@@ -73,3 +74,20 @@ def tables() -> Tables:
 @pytest.fixture(scope="session")
 def data(tables: Tables) -> Dataset:
     return Dataset.from_tables(tables)
+
+
+def planted(
+    weights: list[float], choices: int = 3000, slots: int = 8, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Random features of shape (R, K, D), and the slot that each request chooses by them."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(choices, slots, len(weights))).astype(np.float32)
+    return x, (x @ weights + rng.gumbel(size=(choices, slots))).argmax(axis=1)
+
+
+def chosen_first(x: np.ndarray, chosen: np.ndarray) -> Choices:
+    """All slots, the chosen one in front."""
+    order = np.argsort(np.arange(x.shape[1]) != chosen[:, None], axis=1, kind="stable")
+    x = np.take_along_axis(x, order[:, :, None], axis=1)
+    names = tuple(f"feature{n}" for n in range(x.shape[2]))
+    return Choices(x, np.ones(x.shape[:2], bool), names)

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
-from firetv.data import Dataset, Tables, load, read_tables, write_tables
+from firetv.data import Dataset, Tables, compact, load, read_tables, write_tables
 from firetv.schema import DataError
 
 HISTORY = "user_id,content_id,timestamp\n"
@@ -330,3 +332,118 @@ def test_friends_keep_the_strongest_tie_and_drop_self_loops(data: Dataset) -> No
     expected = np.zeros((30, 30), np.float32)
     expected[0, 2], expected[1, 0] = 0.7, 1.0
     np.testing.assert_array_equal(data.friends.toarray(), expected)
+
+
+# Short histories and weights
+
+
+def pairs(frame: pd.DataFrame) -> set[tuple[int, int]]:
+    return set(zip(frame["user"], frame["item"], strict=True))
+
+
+@pytest.fixture(scope="module")
+def strayed(data: Dataset) -> Dataset:
+    """Half the reactions are to something that was not viewed."""
+    stray = data.reactions.assign(item=(data.reactions["item"] + 1) % data.shape[1])
+    mixed = replace(data, reactions=pd.concat([data.reactions, stray], ignore_index=True))
+    assert len(pairs(mixed.reactions) - pairs(mixed.interactions)) > 50
+    return mixed
+
+
+def shortened(data: Dataset, length: float | np.ndarray, seed: int = 0) -> Dataset:
+    lengths = np.broadcast_to(np.asarray(length, float), data.shape[0])
+    return data.shorten(lengths, np.random.default_rng(seed))
+
+
+def test_histories_are_shortened_to_so_many_items_with_all_that_was_done(
+    strayed: Dataset,
+) -> None:
+    lengths = np.resize([0, 1, 3, 8, 1000, np.inf], 30)
+    short = shortened(strayed, lengths)
+    np.testing.assert_array_equal(short.user_counts, np.minimum(lengths, strayed.user_counts))
+    left, whole = pairs(short.interactions), np.isinf(lengths)
+    for name in ("interactions", "reactions"):
+        before, after = getattr(strayed, name), getattr(short, name)
+        kept = before[["user", "item"]].apply(tuple, axis=1).isin(left)
+        pd.testing.assert_frame_equal(after, before[kept | whole[before["user"]]])
+    stray = pairs(short.reactions) - left
+    assert {lengths[user] for user, _ in stray} == {np.inf}
+
+
+def test_a_short_history_is_within_a_longer_one(strayed: Dataset) -> None:
+    chain = [pairs(shortened(strayed, n).interactions) for n in (0, 1, 2, 5, 9, np.inf)]
+    assert not chain[0]
+    for short, longer in pairwise(chain):
+        assert short < longer
+    mixed = shortened(strayed, np.where(np.arange(30) % 2, 2, 9))
+    for user, item in pairs(mixed.interactions):  # a user's draw is not that of the others' lengths
+        assert (user, item) in chain[2 if user % 2 else 4]
+
+
+def test_infinite_lengths_keep_all(strayed: Dataset) -> None:
+    whole = shortened(strayed, np.inf)
+    pd.testing.assert_frame_equal(whole.interactions, strayed.interactions)
+    pd.testing.assert_frame_equal(whole.reactions, strayed.reactions)
+    assert whole.friends is strayed.friends
+
+
+def test_shortening_is_seeded_and_does_not_follow_the_order_of_events(strayed: Dataset) -> None:
+    shuffled = strayed.interactions.sample(frac=1, random_state=0)
+    other = replace(strayed, interactions=pd.concat([shuffled, shuffled.iloc[:99]]))
+    a, b, c = (shortened(d, 2, seed) for d, seed in ((strayed, 0), (other, 0), (strayed, 1)))
+    assert pairs(a.interactions) == pairs(b.interactions)
+    assert len(pairs(a.interactions) - pairs(c.interactions)) > 20
+
+
+def test_any_item_may_be_left(strayed: Dataset) -> None:
+    left = {item for seed in range(200) for user, item in one_each(strayed, seed) if user == 0}
+    assert left == set(strayed.interactions.loc[strayed.interactions["user"] == 0, "item"])
+
+
+def one_each(data: Dataset, seed: int) -> set[tuple[int, int]]:
+    return pairs(shortened(data, 1, seed).interactions)
+
+
+def test_data_without_events_are_short_already(strayed: Dataset) -> None:
+    empty = strayed.keep(np.zeros(len(strayed.interactions), bool))
+    assert shortened(empty, 1).interactions.empty
+
+
+def test_weights_stand_in_for_who_saw_what(data: Dataset) -> None:
+    weights = data.matrix() * np.float32(0.5)
+    weights.data[: weights.indptr[1]] = 0
+    weights.eliminate_zeros()
+    weighed = replace(data, weights=weights)
+    assert weighed.matrix() is weights
+    assert weighed.user_counts[0] == 0
+    np.testing.assert_array_equal(weighed.user_counts[1:], data.user_counts[1:])
+    np.testing.assert_array_equal(data.matrix().data, 1)  # of which nothing is kept
+    assert data.user_counts.dtype == weighed.user_counts.dtype == np.int64
+
+
+def test_weighed_data_cannot_be_filtered(data: Dataset) -> None:
+    weighed = replace(data, weights=data.matrix())
+    cuts = (
+        lambda: weighed.until(pd.Timestamp("2024-02-01", tz="UTC")),
+        lambda: weighed.keep(np.ones(len(data.interactions), bool)),
+        lambda: shortened(weighed, 3),
+    )
+    for cut in cuts:
+        with pytest.raises(ValueError, match="filter the data before weighing them"):
+            cut()
+
+
+def test_a_compact_matrix_is_the_same_one_sorted_and_the_source_stays() -> None:
+    dense = np.array([[0, 3, 1], [0, 0, 0], [2, 0, 4]], np.float64)
+    places = np.array([2, 1, 2, 0], np.int64), np.array([0, 2, 2, 4], np.int64)
+    source = sparse.csr_array((np.array([1.0, 3.0, 4.0, 2.0]), *places), shape=(3, 3))
+    source.indices, source.indptr = places  # which scipy makes as small as they can be
+    got = compact(source)
+    np.testing.assert_array_equal(got.toarray(), dense)
+    assert got.dtype == np.float32
+    assert got.indices.dtype == got.indptr.dtype == np.int32
+    assert got.indices.tolist() == [1, 2, 0, 2]
+    got.data[:] = 0
+    np.testing.assert_array_equal(source.toarray(), dense)
+    assert source.indices.tolist() == [2, 1, 2, 0]
+    assert source.indices.dtype == np.int64

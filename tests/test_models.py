@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 from firetv.data import Dataset, Tables
-from firetv.evaluate import measure, random_split, run
+from firetv.evaluate import measure, run
 from firetv.models import (
     ALS,
     BPR,
@@ -24,6 +26,9 @@ from firetv.models import (
     RecentPopular,
 )
 from firetv.slate import EMPTY, ExcludeSeen, Slate, Stage, Step, chain, recommend, top
+from firetv.social import FriendBoost, WithFriends
+from firetv.splits import random_split
+from firetv.steps import DualStep, LinearStep
 
 FEATURES = {"use_user_features": True, "use_item_features": True}
 PERSONAL = {
@@ -37,6 +42,8 @@ PERSONAL = {
     "lightfm-average": LightFM(components=8, epochs=40, learning_rate=0.05, average=2),
     "lightfm-hybrid": LightFM(components=8, epochs=40, learning_rate=0.05, **FEATURES),
     "content-profile": ContentProfile(),
+    "ease-with-friends": WithFriends(EASE(reg=10)),
+    "als-trained-on-friends": WithFriends(ALS(components=2, reg=0.1, epochs=50), "training"),
 }
 
 
@@ -64,6 +71,8 @@ ALL = {
     "popular": Popular(),
     "recent-popular": RecentPopular(scale=48),
     "newest": Newest(),
+    "friends": FriendBoost(strength=1.0, half_life=10.0),
+    "ease-and-friends": chain(EASE(reg=10), FriendBoost(half_life=10.0)),
     **PERSONAL,
 }
 
@@ -211,7 +220,6 @@ def test_metadata_alone_places_a_new_title(data: Dataset) -> None:
 
 def test_lightfm_vectors_agree_with_its_own_prediction(data: Dataset) -> None:
     from lightfm import LightFM as Reference
-    from scipy import sparse
 
     stage = LightFM(components=4, epochs=3, seed=5)
     seed = int(np.random.SeedSequence(5).generate_state(1)[0])
@@ -237,6 +245,212 @@ def test_ease_agrees_with_its_definition(data: Dataset) -> None:
         ridge = np.linalg.solve(x.T @ x + 5 * np.eye(len(others)), x.T @ y)
         np.testing.assert_allclose(weights[others, item], ridge, atol=1e-5)
         assert weights[item, item] == 0
+
+
+# Fewer users than items
+
+
+def by_both(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> tuple[Step, Step]:
+    """EASE fitted by items and by users."""
+    monkeypatch.setattr("firetv.models.DUAL", np.inf)
+    by_items = EASE(reg=5).fit(data)
+    monkeypatch.setattr("firetv.models.DUAL", 0)
+    by_users = EASE(reg=5).fit(data)
+    assert isinstance(by_items, LinearStep)
+    assert isinstance(by_users, DualStep)
+    return by_items, by_users
+
+
+def weighed(data: Dataset, seed: int = 0) -> Dataset:
+    """The data with weights of their pairs."""
+    weights = data.matrix().copy()
+    weights.data[:] = np.random.default_rng(seed).uniform(0.2, 2, weights.nnz)
+    return replace(data, weights=weights)
+
+
+CUTS = {
+    "whole": lambda data: data,
+    "cold": lambda data: data.keep(  # users 0 and 1, and items below 5, have no event
+        (data.interactions["user"] >= 2) & (data.interactions["item"] >= 5)
+    ),
+    "weighed": weighed,
+}
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+def test_ease_is_the_same_by_users_as_by_items(
+    cut: Callable[[Dataset], Dataset], data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = cut(data)
+    by_items, by_users = by_both(data, monkeypatch)
+    users = requests(*range(data.shape[0]), -1)
+    rng = np.random.default_rng(0)
+    own = np.argsort(rng.random((len(users), data.shape[1])), axis=1)[:, :9]
+    own[3, 2] = EMPTY
+    for items in (np.arange(data.shape[1]), rng.permutation(data.shape[1])[:11], own):
+        slate = Slate(users, items)
+        expected, got = by_items(slate), by_users(slate)
+        assert list(got.parts) == list(expected.parts)
+        assert got.parts["taste"].dtype == np.float32
+        for name, part in expected.parts.items():
+            there = slate.grid != EMPTY
+            np.testing.assert_allclose(got.parts[name][there], part[there], rtol=1e-4, atol=1e-5)
+    mixture, slate = mixtures(data), Slate(requests(*range(6)), np.arange(data.shape[1]))
+    mixed = [step.mix(mixture)(slate).scores for step in (by_items, by_users)]
+    np.testing.assert_allclose(mixed[1], mixed[0], rtol=1e-4, atol=1e-5)
+
+
+def test_ease_goes_by_users_where_these_are_far_fewer(data: Dataset) -> None:
+    assert isinstance(EASE().fit(data), LinearStep)
+    few = data.keep(data.interactions["user"] < 4)
+    assert isinstance(EASE().fit(few), DualStep)
+
+
+def test_ease_by_users_needs_no_events(data: Dataset) -> None:
+    empty = data.keep(np.zeros(len(data.interactions), bool))
+    slate = EASE().fit(empty)(Slate(requests(0, -1), np.arange(data.shape[1])))
+    np.testing.assert_array_equal(slate.scores, 0)
+
+
+# Mixtures of users
+
+
+def mixtures(data: Dataset) -> sparse.csr_array:
+    """Somebody alone, twice somebody, two halves, four at random, nobody, and user 0 alone."""
+    weights = np.zeros((6, data.shape[0]), np.float32)
+    weights[0, 7], weights[1, 7], weights[5, 0] = 1, 2, 1
+    weights[2, [3, 7]] = 0.5
+    weights[3, [0, 2, 9, 11]] = np.random.default_rng(0).uniform(0.1, 1, 4)
+    return sparse.csr_array(weights)
+
+
+MIXED = [name for name in PERSONAL if "friends" not in name]
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_the_taste_of_a_mixture_is_the_sum_of_tastes(name: str, data: Dataset) -> None:
+    cold = data.keep(data.interactions["user"] > 0)  # user 0 has no events
+    step, weights = PERSONAL[name].fit(cold), mixtures(cold)
+    slate = Slate(requests(*range(data.shape[0])), np.arange(data.shape[1]))
+    everybody = step(slate)
+    mixed = step.mix(weights)(Slate(requests(*range(6), -1), slate.items))
+    expected = weights.toarray() @ everybody.parts["taste"]
+    np.testing.assert_allclose(mixed.parts["taste"][:6], expected, rtol=1e-4, atol=1e-5)
+    popular = Popular().fit(cold)(slate).scores[0]
+    known = name == "lightfm-hybrid"  # by the profile of user 0
+    for row, unknown in enumerate([False, False, False, False, True, not known, True]):
+        fallback = mixed.parts["popularity"][row]
+        np.testing.assert_array_equal(fallback, popular if unknown else 0)
+    assert (mixed.parts["taste"][3] != 0).any()
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_everybody_unmixed_is_the_model_itself(name: str, data: Dataset) -> None:
+    step = PERSONAL[name].fit(data)
+    alone = sparse.eye_array(data.shape[0], format="csr", dtype=np.float32)
+    slate = Slate(requests(*range(data.shape[0]), -1), np.arange(data.shape[1]))
+    own = Slate(slate.requests, np.tile(slate.items[:7], (len(slate.users), 1)))
+    for each in (slate, own):
+        got, expected = step.mix(alone)(each), step(each)
+        for part, values in expected.parts.items():
+            np.testing.assert_allclose(got.parts[part], values, rtol=1e-5, atol=1e-6)
+            assert got.parts[part].dtype == np.float32
+
+
+def test_a_vector_that_means_nothing_does_not_reach_a_mixture() -> None:
+    factors = np.array([[1.0, 2.0], [np.nan, np.nan], [3.0, 4.0]], np.float32)
+    known = np.array([True, False, True])
+    step = FactorStep(factors, np.eye(2, dtype=np.float32), known, np.zeros(2, np.float32))
+    weights = sparse.csr_array(np.array([[1, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32))
+    mixed = step.mix(weights)
+    np.testing.assert_array_equal(mixed.user_factors, [[1, 2], [4, 6], [0, 0]])
+    assert mixed.known.tolist() == [True, True, False]
+
+
+# Weights, and friends as features
+
+
+WEIGHABLE = {
+    "ease": EASE(reg=10),
+    "als": ALS(components=4, reg=0.1, epochs=5),
+    "lightfm": LightFM(components=4, epochs=5),
+    "lightfm-bpr": LightFM(components=4, epochs=5, loss="bpr"),
+}
+
+
+@pytest.mark.parametrize("stage", WEIGHABLE.values(), ids=WEIGHABLE)
+def test_weights_matter_and_those_of_one_do_not(stage: Stage, data: Dataset) -> None:
+    slate = Slate(requests(*range(data.shape[0])), np.arange(data.shape[1]))
+    plain = stage.fit(data)(slate).scores
+    ones = replace(data, weights=data.matrix())
+    np.testing.assert_array_equal(stage.fit(ones)(slate).scores, plain)
+    assert np.abs(stage.fit(weighed(data))(slate).scores - plain).max() > 0.01
+
+
+def test_a_heavy_pair_is_learned_first(data: Dataset) -> None:
+    weights = data.matrix().copy()
+    weights.data[:] = 0.01
+    weights[3, np.flatnonzero(weights[[3]].toarray()[0])[0]] = 1
+    item = np.flatnonzero(weights[[3]].toarray()[0] == 1)[0]
+    stage = LightFM(components=8, epochs=20)
+    slate = Slate(requests(3), np.arange(data.shape[1]))
+    heavy = stage.fit(replace(data, weights=weights))(slate).scores[0]
+    assert heavy.argmax() == item
+    assert stage.fit(data)(slate).scores[0].argmax() != item
+
+
+def test_strangers_are_served_what_was_viewed_whatever_the_weights(data: Dataset) -> None:
+    slate = Slate(requests(-1), np.arange(data.shape[1]))
+    popular = Popular().fit(data)(slate).scores
+    more = replace(data, weights=sparse.csr_array(np.ones(data.shape, np.float32)))
+    for stage in (Popular(), EASE(), ItemKNN(), ALS(components=2, epochs=1)):
+        np.testing.assert_array_equal(stage.fit(more)(slate).scores, popular)
+
+
+def tied(data: Dataset, ties: dict[tuple[int, int], float]) -> Dataset:
+    strength = np.zeros((data.shape[0],) * 2, np.float32)
+    for pair, value in ties.items():
+        strength[pair] = value
+    return replace(data, friends=sparse.csr_array(strength))
+
+
+BY_FRIENDS = LightFM(components=8, epochs=40, learning_rate=0.05, use_friends=True)
+
+
+def test_friends_alone_give_somebody_new_a_taste(data: Dataset) -> None:
+    """Users 0 and 1 have no history; one befriends even users, who like even items, one odd."""
+    ties = {(u, f): 1.0 for u in range(30) for f in range(2, 30) if u % 2 == f % 2 and u != f}
+    cold = tied(data.keep(data.interactions["user"] >= 2), ties)
+    slate = Slate(requests(0, 1, -1), np.arange(data.shape[1]))
+    got = BY_FRIENDS.fit(cold)(slate)
+    parity = np.arange(data.shape[1]) % 2
+    for user in (0, 1):
+        taste = got.parts["taste"][user]
+        assert taste[parity == user].mean() > taste[parity != user].mean() + 0.1
+    assert not got.parts["taste"][2].any()
+
+
+def test_friends_are_described_by_their_share_of_the_ties(data: Dataset) -> None:
+    """A row is an identity, and the strengths of a user's ties, scaled to a sum of one."""
+    ties = {(0, 2): 0.2, (0, 3): 0.6, (1, 2): 1.0, (4, 5): 0.5, (7, 5): 0.5}
+    linked = tied(data.keep(data.interactions["user"] != 7), ties)
+    stage = replace(BY_FRIENDS, feature_weight=0.5)
+    rows = stage._described(linked, "user", linked.user_counts > 0).toarray()
+    assert rows.shape == (30, 29 + 3)
+    features = rows[:, 29:]
+    np.testing.assert_allclose(features[0], [0.125, 0.375, 0])
+    np.testing.assert_allclose(features[[1, 4, 7]], [[0.5, 0, 0], [0, 0, 0.5], [0, 0, 0.5]])
+    assert not np.delete(features, [0, 1, 4, 7], axis=0).any()
+    assert not rows[7, :29].any()
+
+
+def test_without_friends_there_are_no_features_of_friends(data: Dataset) -> None:
+    slate = Slate(requests(0, 5, -1), np.arange(data.shape[1]))
+    plain = replace(BY_FRIENDS, use_friends=False).fit(data)(slate).scores
+    for alone in (replace(data, friends=None), tied(data, {})):
+        np.testing.assert_array_equal(BY_FRIENDS.fit(alone)(slate).scores, plain)
+    off = data.users.assign(sharing="off")
+    np.testing.assert_array_equal(BY_FRIENDS.fit(replace(data, users=off))(slate).scores, plain)
 
 
 @pytest.mark.parametrize("name", ["als", "lightfm-hybrid"])

@@ -32,12 +32,13 @@ DEPENDENCIES = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev
 # A module imports from levels above its own line only.
 LEVELS = (
     {"schema"},
-    {"data", "moments"},
-    {"metrics", "slate", "features", "comoda", "world", "abtest", "rules", "weather"},
-    {"models", "synthetic", "sources", "lifts", "ranking"},
-    {"multipliers", "evaluate", "ratings"},
-    {"context", "planted"},
-    {"explain"},
+    {"data", "moments", "published"},
+    {"metrics", "slate", "features", "world", "abtest", "rules", "weather", "proof", "delivery"}
+    | {"movielens", "comoda", "filmtrust", "lastfm"},
+    {"choices", "steps", "trust", "synthetic", "sources", "lifts"},
+    {"models", "ranking", "scales", "multipliers", "splits", "ratings"},
+    {"context", "planted", "evaluate", "influence", "social"},
+    {"explain", "notifications"},
     {"recommender"},
     {"cli", "api"},
 )

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from scipy import sparse
 
 from firetv import report, runs
 
@@ -455,3 +456,17 @@ def test_kept_notebooks_do_not_change_when_run_again(
     assert [cell.execution_count for cell in code] == [1, 2, 3]
     assert not any(o.get("name") == "stderr" for cell in code for o in cell.outputs)
     assert [len(cell.outputs) for cell in code] == [0, 1, 1]
+
+
+def test_friends_are_drawn_by_trust_and_by_what_they_did() -> None:
+    ties = sparse.csr_array(np.array([[0, 1, 0], [0, 0, 0], [1, 0, 0]], np.float32))
+    weights, did = np.array([0.5, 0.3, 0.2]), np.array([True, False, True])
+    ax = report.plot_friends(["me", "ana", "ben", "cara"], weights, ties, did)
+    texts = [text.get_text() for text in ax.texts]
+    assert texts == ["ana", "ben", "cara", "me"]
+    between, *spokes = ax.lines[:2], *ax.lines[2:]
+    assert [line.get_color() for line in between] == ["0.88"] * 2
+    assert [line.get_color() for line in spokes] == ["C0", "0.75", "C0"]
+    widths = [line.get_linewidth() for line in spokes]
+    assert widths[0] > widths[1] > widths[2]
+    plt.close(ax.figure)
