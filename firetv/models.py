@@ -373,8 +373,9 @@ class LightFM:
             features = (user_features if side == "user" else item_features)(data)
             blocks.append(self._weighed(features.normalised().matrix, known))
         if self.use_friends and side == "user":
-            blocks.append(self._weighed(normalize(friendships(data), norm="l1"), known))
-        return compact(sparse.csr_array(sparse.hstack(blocks, format="csr")))
+            friends = compact(normalize(friendships(data), norm="l1"))
+            blocks.append(self._weighed(friends, known))
+        return sparse.csr_array(sparse.hstack(blocks, format="csr", dtype=np.float32))
 
     def _weighed(self, features: sparse.csr_array, known: np.ndarray) -> sparse.csr_array:
         """Leave out nobody's features, which learn nothing, and everybody's, which say nothing."""
