@@ -168,7 +168,7 @@ def context(
         if place is not None and weather is None:
             moment = replace(moment, weather=_weather(place, date or datetime.now(ZoneInfo(zone))))
         dataset = load(data or prepare("movielens-100k", data_dir() / "movielens-100k"))
-        request = moment.requests(_code(user, dataset))
+        request = moment.requests(_code(user, dataset.user_ids, "users"))
         request = forget(request, hour=time is None, day=date is None)
         before, after, step = before_and_after(LightFM(seed=seed), boost, dataset, request)
         moved = moves(before, after, step, dataset, k)
@@ -227,9 +227,9 @@ def notifications(
         start, moment = _time(since, zone), _time(now, zone)
         folder = data or prepare("movielens-100k", data_dir() / "movielens-100k")
         dataset = load(folder)
-        users = np.concatenate([_code(name, dataset) for name in user])
+        users = np.concatenate([_code(name, dataset.user_ids, "users") for name in user])
         if dismiss is not None:
-            _check_title(dismiss, dataset)
+            _code(dismiss, dataset.item_ids, "titles")
         path = log or folder / "notifications.sqlite"
         with DeliveryLog.preview(path) if preview else DeliveryLog(path) as deliveries:
             if dismiss is not None:
@@ -286,14 +286,6 @@ def _time(text: str | None, zone: str) -> pd.Timestamp | None:
     return moment.tz_convert("UTC")
 
 
-def _check_title(content_id: str, dataset: Dataset) -> None:
-    if content_id not in dataset.item_ids:
-        known = ", ".join(dataset.item_ids[:3])
-        raise ValueError(
-            f"{content_id!r} is not one of the {dataset.shape[1]} titles, such as {known}"
-        )
-
-
 def _friends_caveat(dataset: Dataset) -> str:
     """Say what notifications of this data set cannot tell."""
     name = dataset.manifest["name"]
@@ -324,12 +316,12 @@ def _weather(place: str, day: datetime) -> str | None:
     return weather.dropna().get(0)
 
 
-def _code(user: str, dataset: Dataset) -> np.ndarray:
-    """Look up a user."""
-    if user not in dataset.user_ids:
-        known = ", ".join(dataset.user_ids[:3])
-        raise ValueError(f"{user!r} is not one of the {dataset.shape[0]} users, such as {known}")
-    return dataset.user_ids.get_indexer([user])
+def _code(name: str, ids: pd.Index, kind: str) -> np.ndarray:
+    """Look up a user or a title."""
+    if name not in ids:
+        known = ", ".join(ids[:3])
+        raise ValueError(f"{name!r} is not one of the {len(ids)} {kind}, such as {known}")
+    return ids.get_indexer([name])
 
 
 def _describe(folder: Path) -> None:

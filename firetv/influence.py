@@ -132,7 +132,7 @@ class _Weekly:
         """Share of each item among what friends watched in a week, NaN where that is nothing."""
         rows, known = self._rows(user, week)
         values = np.full(len(rows), np.nan)
-        found = self.shares[rows[known], item[known]]
+        found = self.shares[rows[known], item[known]]  # sparse, of scipy's, where there are none
         values[known] = found.toarray() if sparse.issparse(found) else found
         return values
 

@@ -17,9 +17,9 @@ from firetv.moments import UTC_CLOCK, Clock, Context
 from firetv.proof import friend_events, sentence, social_proof
 from firetv.schema import TIMESTAMP
 from firetv.slate import EMPTY, ExcludeSeen, Pipeline, Slate, Step, recommend
+from firetv.social import PART
 
 IDS = ("user_id", "content_id")
-PART = "friends"  # of the ledger: how much friends count for a title
 
 
 @dataclass(frozen=True)

@@ -193,11 +193,15 @@ def best(scores: np.ndarray, k: int) -> np.ndarray:
     return np.take_along_axis(slots, order, axis=1)
 
 
-def cells(table: np.ndarray, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+def cells(table: np.ndarray | sparse.csr_array, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
     """Entries of a table for a slate: a row for each request, (R,), and its items, (R, K).
 
-    The table has a column per item of the catalogue; the slate's items may be shared, (K,).
+    The table, dense or sparse, has a column per item of the catalogue; the slate's items may be
+    shared, (K,).
     """
+    if sparse.issparse(table):
+        shared = items.ndim == 1
+        return (table[rows][:, items] if shared else table[rows[:, None], items]).toarray()
     if items.ndim == 2:
         return table[rows[:, None], items]
     if len(rows) and (rows == rows[0]).all():  # one moment for all: nothing to copy
@@ -220,10 +224,7 @@ class _Unseen:
 
     def __call__(self, slate: Slate) -> Slate:
         known = slate.users >= 0
-        if slate.items.ndim == 1:
-            seen = self.seen[slate.users][:, slate.items].toarray() > 0
-        else:
-            seen = self.seen[slate.users[:, None], slate.items].toarray() > 0
+        seen = cells(self.seen, slate.users, slate.items) > 0
         return replace(slate, items=np.where(seen & known[:, None], EMPTY, slate.grid))
 
 

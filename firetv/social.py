@@ -21,7 +21,7 @@ from firetv.lifts import shrunk_log_lift
 from firetv.proof import friend_events, social_proof
 from firetv.scales import Scales, learn_scales
 from firetv.slate import EMPTY, Chain, Slate, Stage, Step, cells, chain, with_seed
-from firetv.trust import Circles, Trust
+from firetv.trust import Circles, Trust, themselves
 
 PART = "friends"  # of the ledger
 NEW = f"{PART}/new"  # the same for newcomers, while strengths are learned
@@ -103,7 +103,7 @@ class Activity:
             return rank, np.ones(len(at), np.float32)
         known = at < LATEST
         age = np.where(known & (rank > 0), at - self.instants[rank - 1], 0)
-        return rank, self._fading(age)
+        return rank, _fading(age, self.half_life).astype(np.float32)
 
     def before(self, users: np.ndarray, rank: np.ndarray) -> sparse.csr_array:
         """What each of some users had watched in the first so many instants.
@@ -127,13 +127,15 @@ class Activity:
         values = self.values[place]
         if self.half_life is not None and len(place):
             now = np.repeat(self.instants[rank - 1], last - first)
-            values = values * self._fading(now - self.instants[self.key[place] % stride])
+            age = now - self.instants[self.key[place] % stride]
+            values = values * _fading(age, self.half_life).astype(np.float32)
         shape = (len(users), self.n_items)
         return sparse.csr_array((values, self.items[place], indptr), shape)
 
-    def _fading(self, age: np.ndarray) -> np.ndarray:
-        """How much is left of a viewing after so many microseconds, float32."""
-        return np.exp2(-age / (self.half_life * MICROSECONDS)).astype(np.float32)
+
+def _fading(age: np.ndarray, half_life: float) -> np.ndarray:
+    """How much is left of a viewing after so many microseconds."""
+    return np.exp2(-age / (half_life * MICROSECONDS))
 
 
 def instants(requests: pd.DataFrame) -> np.ndarray:
@@ -195,9 +197,9 @@ class Trend:
         weight = np.ones((len(done), len(self.steps)), np.float32)
         if self.half_life is not None and len(self.steps):
             last = self.steps[np.maximum(done, 1) - 1][:, None]
-            age = (last - self.steps) / (self.half_life * MICROSECONDS)
-            past = (age >= 0) & (done > 0)[:, None]
-            weight = np.where(done[:, None] > 0, np.where(past, np.exp2(-age), 0), 1)
+            age = last - self.steps
+            faded = np.where(age >= 0, _fading(age, self.half_life), 0)
+            weight = np.where(done[:, None] > 0, faded, 1)
         total = (weight @ self.liked).astype(np.float32)
         return total / np.maximum(total.sum(axis=1, keepdims=True), 1e-12), row
 
@@ -263,10 +265,7 @@ class FriendLift:
         """Log-lift of each slot, float32 of shape (R, K); 0 without friends."""
         liked = self.liked(slate.requests)
         total = liked.sum(axis=1)[:, None].astype(np.float32)
-        if slate.items.ndim == 1:
-            there = liked[:, slate.items].toarray()
-        else:
-            there = liked[np.arange(len(total))[:, None], slate.items].toarray()
+        there = cells(liked, np.arange(len(total)), slate.items)
         shares, row = self.trend.shares(instants(slate.requests))
         expected = total * cells(shares, row, slate.items)
         return shrunk_log_lift(there, expected, np.float32(self.prior))
@@ -367,16 +366,15 @@ class FriendBoost:
         ValueError
             If no event of the last fifth can serve, and something is to be learned from them.
         """
-        if self.strength is not None:
-            scales = learn_scales(upstream, None, data, self.seed)
-            return self._step(data, Scales(scales.upstream, {PART: self.strength}))
         signals = FriendSignals(self.trust, self.half_life, self.prior, self.newness)
-        scales = learn_scales(upstream, signals.fit, data, self.seed, newcomers=True, proven=True)
-        return self._step(data, scales)
-
-    def _step(self, data: Dataset, scales: Scales) -> FriendStep:
-        lift = FriendLift.of(data, self.trust, self.half_life, self.prior)
-        return FriendStep(lift, newness(data, self.newness), scales)
+        if self.strength is None:
+            learn = {"newcomers": True, "proven": True}
+            scales = learn_scales(upstream, signals.fit, data, self.seed, **learn)
+        else:
+            scales = learn_scales(upstream, None, data, self.seed)
+            scales = Scales(scales.upstream, {PART: self.strength})
+        fitted = signals.fit(data)
+        return FriendStep(fitted.lift, fitted.newness, scales)
 
 
 @dataclass(frozen=True)
@@ -524,9 +522,7 @@ class Mixture:
     def of(self, users: np.ndarray) -> sparse.csr_array:
         """Weights of everybody in the mixtures of some users, CSR float32 of (n, n_users)."""
         circle = self.circles.of(users)
-        known = np.flatnonzero(users >= 0)
-        place = (known, users[known])
-        own = sparse.csr_array((np.ones(len(known), np.float32), place), shape=circle.shape)
+        own = themselves(users, circle.shape[1])
         mixed = sparse.csr_array(own + circle.multiply(self.weight[users][:, None]))
         mixed.eliminate_zeros()
         return compact(mixed)

@@ -85,15 +85,24 @@ class Circles:
             Rows sum to 1 or to 0. Built for these users alone: friends' friends of everybody are
             too many to keep.
         """
-        known = users >= 0
-        place = (np.flatnonzero(known), users[known])
-        shape = (len(users), self.trust.shape[0])
-        own = sparse.csr_array((np.ones(known.sum(), np.float32), place), shape=shape)
+        own = themselves(users, self.trust.shape[0])
         near = own @ self.trust
         if self.distant:
             far = near @ self.trust
             near = near + self.distant * (far - far.multiply(own))
         return _shares(sparse.csr_array(near))
+
+
+def themselves(users: np.ndarray, n_users: int) -> sparse.csr_array:
+    """Rows that pick each of some users out of all; a stranger, -1, picks nobody.
+
+    Returns
+    -------
+    CSR array of shape (n, n_users), float32
+    """
+    known = np.flatnonzero(users >= 0)
+    place = (known, users[known])
+    return sparse.csr_array((np.ones(len(known), np.float32), place), shape=(len(users), n_users))
 
 
 def friendships(data: Dataset, *, mutual: bool = False) -> sparse.csr_array:
