@@ -1,15 +1,16 @@
-"""The command line: data sets, worlds, notebook runs, what a moment moves, what friends watched."""
+"""The command line: data sets, worlds, notebook runs, moments, what friends watched, groups."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -17,13 +18,17 @@ import pandas as pd
 import typer
 
 from firetv.data import Dataset, load, read_tables
+from firetv.panels import GUEST, LARGEST
 from firetv.report import data_dir
 from firetv.schema import FIRST, LAST, DataError
-from firetv.slate import Stage, Step, chain, with_seed
+from firetv.slate import EMPTY, Pipeline, Slate, Stage, Step, chain, with_seed
 from firetv.sources import SOURCES, prepare
 from firetv.synthetic import generate
 from firetv.weather import OpenMeteo, fill_weather
 from firetv.world import World
+
+if TYPE_CHECKING:
+    from firetv.member_weights import Factor
 
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
@@ -31,6 +36,19 @@ app = typer.Typer(
 
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")]
 Count = Annotated[int, typer.Option(min=1)]
+Folder = Annotated[Path | None, typer.Option(help="A folder of tables; MovieLens-100K by default.")]
+Length = Annotated[int, typer.Option(min=1, max=100, help="Length of the list.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")]
+Time = Annotated[datetime | None, typer.Option(formats=["%H:%M"], help="Local time of day.")]
+Date = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"])]
+Zone = Annotated[str, typer.Option(help="IANA name of the time zone.")]
+Country = Annotated[
+    str | None, typer.Option(help="ISO code: its calendar tells the festival of a date.")
+]
+Weather = Annotated[str | None, typer.Option(help="Such as rainy.")]
+Festival = Annotated[str | None, typer.Option(help="Such as Christmas.")]
+Companion = Annotated[str | None, typer.Option(help="Such as family.")]
+Named = TypeVar("Named")
 NEWS = 7.0  # days after which what a friend watched counts half
 NOON, ANY_DAY = datetime(2001, 1, 1, 12), datetime(2001, 1, 1)
 
@@ -112,31 +130,25 @@ def run(
 @app.command()
 def context(
     user: Annotated[str, typer.Option(help="Whose list, such as user123.")],
-    time: Annotated[
-        datetime | None, typer.Option(formats=["%H:%M"], help="Local time of day.")
-    ] = None,
-    date: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"])] = None,
-    zone: Annotated[str, typer.Option(help="IANA name of the time zone.")] = "UTC",
-    country: Annotated[
-        str | None, typer.Option(help="ISO code: its calendar tells the festival of a date.")
-    ] = None,
-    weather: Annotated[str | None, typer.Option(help="Such as rainy.")] = None,
-    festival: Annotated[str | None, typer.Option(help="Such as Christmas.")] = None,
-    companion: Annotated[str | None, typer.Option(help="Such as family.")] = None,
+    time: Time = None,
+    date: Date = None,
+    zone: Zone = "UTC",
+    country: Country = None,
+    weather: Weather = None,
+    festival: Festival = None,
+    companion: Companion = None,
     place: Annotated[
         str | None, typer.Option(metavar="LAT,LON", help="Asks Open-Meteo for its weather.")
     ] = None,
-    k: Annotated[int, typer.Option(min=1, max=100, help="Length of the list.")] = 10,
+    k: Length = 10,
     mode: Annotated[str, typer.Option(help="off, rules, learned or rules+learned.")] = "rules",
     strength: Annotated[
         float | None, typer.Option(help="Of the context; 1 for rules, else learned by default.")
     ] = None,
     rules: Annotated[Path | None, typer.Option(help="A YAML file that overrides rules.")] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="A folder of tables; MovieLens-100K by default.")
-    ] = None,
+    data: Folder = None,
     seed: Seed = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what a moment moves in somebody's list, and why; only what is given is known of it."""
     # Here, because models take seconds to import and the other commands do not need them.
@@ -167,7 +179,7 @@ def context(
         )
         if place is not None and weather is None:
             moment = replace(moment, weather=_weather(place, date or datetime.now(ZoneInfo(zone))))
-        dataset = load(data or prepare("movielens-100k", data_dir() / "movielens-100k"))
+        dataset = load(_folder(data))
         request = moment.requests(_code(user, dataset.user_ids, "users"))
         request = forget(request, hour=time is None, day=date is None)
         before, after, step = before_and_after(LightFM(seed=seed), boost, dataset, request)
@@ -198,9 +210,7 @@ def notifications(
     per_day: Annotated[
         int, typer.Option("--per-day", "--k", min=1, help="Most for one person in a day.")
     ] = 3,
-    data: Annotated[
-        Path | None, typer.Option(help="A folder of tables; MovieLens-100K by default.")
-    ] = None,
+    data: Folder = None,
     log: Annotated[
         Path | None, typer.Option(help="What was sent; beside the data by default.")
     ] = None,
@@ -225,7 +235,7 @@ def notifications(
             raise ValueError("--preview records nothing, and --dismiss does: leave one out")
         clock, policy = Clock(zone=zone), Policy(per_day=per_day)
         start, moment = _time(since, zone), _time(now, zone)
-        folder = data or prepare("movielens-100k", data_dir() / "movielens-100k")
+        folder = _folder(data)
         dataset = load(folder)
         users = np.concatenate([_code(name, dataset.user_ids, "users") for name in user])
         if dismiss is not None:
@@ -251,6 +261,193 @@ def notifications(
     if found.dropped["reason"].eq(QUIET).any():
         local = moment.tz_convert(zone)
         typer.echo(f"It is {local:%H:%M} in {zone}: try another --now, or --zone.", err=True)
+
+
+@app.command()
+def group(
+    users: Annotated[
+        str | None, typer.Option(metavar="ID,ID,...", help="Who is there, such as user123,user456.")
+    ] = None,
+    group_id: Annotated[
+        str | None, typer.Option("--group", help="A group of the data, instead of --users.")
+    ] = None,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            help="average, multiplicative, least-misery, most-pleasure, average-without-misery, "
+            "borda, copeland, approval, plurality, turns, greedy-least-misery, spgreedy, "
+            "efgreedy, gfar, ep-fuzzda, xpo, npo or nash."
+        ),
+    ] = "nash",
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="Who counts more: by activity, expertise, likeness."),
+    ] = None,
+    satisfaction: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,...",
+            help="What each got before, of 0..1 or empty: whoever got less counts more.",
+        ),
+    ] = None,
+    presence: Annotated[
+        str | None,
+        typer.Option(metavar="X,Y,...", help="Part of the evening that each is there, of 0..1."),
+    ] = None,
+    unseen: Annotated[
+        Literal["all", "some", "off"],
+        typer.Option(help="Titles must be new to all, to some, or need not be."),
+    ] = "all",
+    kids: Annotated[
+        bool, typer.Option("--kids", help="Only titles for children, if a child is there.")
+    ] = False,
+    k: Length = 10,
+    time: Time = None,
+    date: Date = None,
+    zone: Zone = "UTC",
+    country: Country = None,
+    weather: Weather = None,
+    festival: Festival = None,
+    companion: Companion = None,
+    data: Folder = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Make one list for several people, and say for whom each title is."""
+    # Here, because models take seconds to import and the other commands do not need them.
+    from firetv.context import ContextBoost
+    from firetv.explain import forget, headline
+    from firetv.group_reasons import STRATEGIES, as_text, names_of, records, table
+    from firetv.groups import ForGroups
+    from firetv.member_weights import Suitability
+    from firetv.models import LightFM
+    from firetv.moments import Clock, Context
+
+    with _plain_errors(ValueError):
+        if (users is None) == (group_id is None):
+            raise ValueError("say who is there: give --users or --group, one of both")
+        known = any(given is not None for given in (time, date, weather, festival, companion))
+        clock = Clock(zone=zone, country=country)
+        boost = ContextBoost("rules", strength=1.0, clock=clock) if known else None
+        stage = ForGroups(
+            chain(LightFM(), boost) if boost else LightFM(),
+            _one_of(strategy, STRATEGIES, "strategies"),
+            weights=_factors(weights, satisfaction, presence),
+            suitability=Suitability() if kids else None,
+            unseen=unseen,
+            k=k,
+            seed=seed,
+        )
+        moment = Context(_instant(time, date, zone), weather, festival, companion)
+        dataset = load(_folder(data))
+        people = _people(users, group_id, dataset)
+        request = moment.requests(np.array([GUEST])).drop(columns="user").assign(members=[people])
+        request = request.assign(**_known_of(people, satisfaction, presence))
+        request = forget(request, hour=time is None, day=date is None)
+        step = stage.fit(dataset)
+        slate = Slate(request, np.flatnonzero(dataset.item_counts))
+        lists = step(slate)
+        if (lists.items == EMPTY).all():
+            raise ValueError(f"no title is left to show{_wider(unseen, kids)}")
+        views = step.views(slate, lists)
+        there = views.drop_duplicates("member")["user"].to_numpy()
+        told = table(lists, views, names_of(dataset, there), dataset, stage.strategy)
+    if kids and not step.suitable.child[there].any():
+        typer.echo("nobody here is known to be a child: --kids changes nothing", err=True)
+    if as_json:
+        rows = records(told, lists, views, dataset)
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+    else:
+        words = headline(request, boost, _last(step.member)) if boost else ""
+        typer.echo(as_text(told, views, strategy, words, unseen))
+
+
+def _last(step: Step) -> Step:
+    """The last of the steps that a pipeline is made of."""
+    return _last(step.steps[-1]) if isinstance(step, Pipeline) else step
+
+
+def _wider(unseen: str, kids: bool) -> str:
+    """What to try for more titles."""
+    wider = {"all": "--unseen some", "some": "--unseen off"}.get(unseen)
+    options = " or ".join(filter(None, (wider, "to leave out --kids" if kids else None)))
+    return f": try {options}" if options else ""
+
+
+def _one_of(name: str, known: Mapping[str, Named], kind: str) -> Named:
+    if name not in known:
+        raise ValueError(f"{name!r} is not one of the {kind}: use {', '.join(known)}")
+    return known[name]
+
+
+def _factors(
+    weights: str | None, satisfaction: str | None, presence: str | None
+) -> tuple[Factor, ...]:
+    """What members' weights are made of."""
+    from firetv.member_weights import Activity, Dissatisfaction, Expertise, Likeness, Presence
+
+    known = {factor.name: factor for factor in (Activity(), Expertise(), Likeness())}
+    named = [_one_of(name, known, "weights") for name in _listed(weights or "")]
+    given = ((satisfaction, Dissatisfaction()), (presence, Presence()))
+    return (*named, *(factor for numbers, factor in given if numbers is not None))
+
+
+def _listed(text: str) -> list[str]:
+    """Names between commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _people(users: str | None, group_id: str | None, dataset: Dataset) -> tuple[int, ...]:
+    """Codes of the users named, or of those of a group, also if they are there twice."""
+    if group_id is None:
+        names = _listed(users or "")
+        codes = [int(_code(name, dataset.user_ids, "users")[0]) for name in names]
+    else:
+        groups = dataset.groups
+        if groups is None:
+            name = dataset.manifest["name"]
+            raise ValueError(f"{name} has no table groups: name people by --users")
+        _code(group_id, pd.Index(groups["group_id"].unique()), "groups")
+        codes = groups.loc[groups["group_id"] == group_id, "user"].tolist()
+    count = len(set(codes))
+    if not 1 <= count <= LARGEST:
+        raise ValueError(f"a group has 1 to {LARGEST} members, not {count}")
+    again = pd.Series(dataset.user_ids[codes])
+    again = again[again.duplicated()].unique()
+    if len(again):
+        typer.echo(f"named more than once, counted once: {', '.join(again)}", err=True)
+    return tuple(codes)
+
+
+def _known_of(
+    people: tuple[int, ...], satisfaction: str | None, presence: str | None
+) -> dict[str, list[tuple[float, ...]]]:
+    """What is known of people on this evening, as columns of their request."""
+    given = {"satisfaction": satisfaction, "presence": presence}
+    known = {
+        name: _numbers(text, f"--{name}", len(people))
+        for name, text in given.items()
+        if text is not None
+    }
+    if not any(known.get("presence", (1,))):
+        raise ValueError("nobody is there: give somebody a --presence above 0")
+    return {name: [numbers] for name, numbers in known.items()}
+
+
+def _numbers(text: str, option: str, people: int) -> tuple[float, ...]:
+    """Read a number of 0..1 for each of some people, NaN where there is none."""
+    try:
+        numbers = tuple(float(part) if part.strip() else np.nan for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"{option} {text!r} is not numbers: write them as 0.2,0.8") from error
+    if not all(0 <= number <= 1 or np.isnan(number) for number in numbers):
+        raise ValueError(f"{option} {text!r} is not all of 0..1")
+    if len(numbers) != people:
+        plural = "s" * (len(numbers) != 1)
+        raise ValueError(
+            f"{option} has {len(numbers)} number{plural} for {people} people: give one for each"
+        )
+    return numbers
 
 
 def _steps(base: Stage, data: Dataset, seed: int) -> tuple[Step, Step]:
@@ -322,6 +519,11 @@ def _code(name: str, ids: pd.Index, kind: str) -> np.ndarray:
         known = ", ".join(ids[:3])
         raise ValueError(f"{name!r} is not one of the {len(ids)} {kind}, such as {known}")
     return ids.get_indexer([name])
+
+
+def _folder(data: Path | None) -> Path:
+    """A folder of tables: what was named, or else MovieLens-100K, ready for use."""
+    return data or prepare("movielens-100k", data_dir() / "movielens-100k")
 
 
 def _describe(folder: Path) -> None:

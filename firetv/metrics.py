@@ -6,7 +6,7 @@ The values stay apart so that intervals and paired tests can be computed from th
 
 Accuracy metrics share one signature, ``metric(hits, n_relevant)``, and are named in
 :data:`ACCURACY`; an empty slot is a miss. The other metrics read the lists themselves and leave
-empty slots out. Arguments mean the same everywhere:
+empty slots out; :func:`against_negatives` alone reads scores. Arguments mean the same everywhere:
 
 - ``items``: (R, k) int, codes of the recommended items in rank order, distinct within a row,
   ``-1`` for an empty slot;
@@ -116,6 +116,53 @@ ACCURACY: Mapping[str, Callable[[Hits, Ints], Floats]] = {
     "map": average_precision,
     "mrr": reciprocal_rank,
 }
+
+
+def against_negatives(scores: Floats, k: int, valid: Hits | None = None) -> dict[str, Floats]:
+    """Hit rate and nDCG of one positive item among sampled negative ones; higher is better.
+
+    The protocol of He et al. (2017), to compare with published numbers only: among a sample,
+    models may rank otherwise than among all items (Krichene & Rendle 2020). Ties count in
+    expectation, as if their order were drawn (McSherry & Najork 2008): a model that scores all
+    items alike gets what chance would, not what the order of the slots betrays.
+
+    Parameters
+    ----------
+    scores : (P, 1 + n) float
+        The positive in slot 0. Minus infinity ranks last.
+    k : int
+    valid : (P, 1 + n) bool, optional
+        Slots that hold an item, all by default. A positive in a slot that does not is a miss.
+
+    Returns
+    -------
+    dict of str to (P,) float64
+        ``hr`` and ``ndcg``.
+
+    Raises
+    ------
+    ValueError
+        If the score of an item is NaN.
+
+    Examples
+    --------
+    >>> against_negatives(np.array([[0.5, 0.9, 0.1], [0.5, 0.5, 0.5]]), k=2)["hr"].round(2)
+    array([1.  , 0.67])
+    """
+    valid = np.ones(scores.shape, bool) if valid is None else valid
+    n_wrong = np.count_nonzero(np.isnan(scores) & valid)
+    if n_wrong:
+        raise ValueError(f"{n_wrong} scores are NaN: rank those items last with -inf")
+    first = (valid & (scores > scores[:, :1])).sum(axis=1)
+    tied = (valid & (scores == scores[:, :1])).sum(axis=1)  # the positive with itself too
+
+    def expected(gains: Floats) -> Floats:
+        """Mean gain over the ranks that the positive may have, 0 beyond k."""
+        total = np.append(0, gains.cumsum())
+        gain = total[np.minimum(first + tied, k)] - total[np.minimum(first, k)]
+        return np.where(valid[:, 0], _ratio(gain, tied), 0.0)
+
+    return {"hr": expected(np.ones(k)), "ndcg": expected(1 / np.log2(2 + np.arange(k)))}
 
 
 def novelty(items: Ints, item_probability: Floats) -> Floats:

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from firetv.data import Dataset, compact
 from firetv.features import item_features, user_features
-from firetv.slate import Slate, Step, cells
+from firetv.slate import Slate, Stage, Step, cells, with_seed
 from firetv.steps import DualStep, FactorStep, LinearStep, log_popularity
 from firetv.trust import friendships
 
@@ -121,6 +121,39 @@ class RecentPopularStep:
         near = np.vstack([np.exp(-apart / 8), np.ones((1, len(self.instants)))])
         table = np.log(near @ self.counts + self.prior).astype(np.float32)
         return slate.add("popularity", cells(table, row, slate.items))
+
+
+@dataclass(frozen=True)
+class Liked:
+    """A model that learns from viewings of titles that were rated well, and from no others.
+
+    Attributes
+    ----------
+    model : Stage
+    rating : float
+        Least mean rating of a pair of user and item.
+    seed : int
+        Becomes the model's.
+    """
+
+    model: Stage
+    rating: float = 4.0
+    seed: int = 0
+
+    def fit(self, data: Dataset) -> Step:
+        """Fit the model on what is left.
+
+        Raises
+        ------
+        ValueError
+            If nothing was rated so well.
+        """
+        events = data.interactions
+        ratings = data.matrix("rating")[events["user"].to_numpy(), events["item"].to_numpy()]
+        liked = np.asarray(ratings).ravel() >= self.rating
+        if not liked.any():
+            raise ValueError(f"no viewing was rated {self.rating} or better")
+        return with_seed(self.model, self.seed).fit(data.keep(liked))
 
 
 @dataclass(frozen=True)

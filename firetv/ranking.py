@@ -221,6 +221,40 @@ def standardised(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Blend:
+    """Several models that count the same: the sum of their scores, standardised, a part for each.
+
+    Attributes
+    ----------
+    models : mapping of str to Stage
+    seed : int
+        Becomes the models'.
+    """
+
+    models: Mapping[str, Stage]
+    seed: int = 0
+
+    def fit(self, data: Dataset) -> Step:
+        """Fit each model by itself."""
+        models = {name: with_seed(stage, self.seed) for name, stage in self.models.items()}
+        return BlendStep({name: stage.fit(data) for name, stage in models.items()})
+
+
+@dataclass(frozen=True)
+class BlendStep:
+    """Fitted models, whose scores are standardised over each request's candidates."""
+
+    models: Mapping[str, Step]
+
+    def __call__(self, slate: Slate) -> Slate:
+        """Add one part per model."""
+        valid, bare = slate.grid != EMPTY, Slate(slate.requests, slate.items)
+        for name, model in self.models.items():
+            slate = slate.add(name, standardised(model(bare).scores, valid))
+        return slate
+
+
+@dataclass(frozen=True)
 class Ranker:
     """One ranking from several models and signals, learned on out-of-fold events.
 

@@ -21,7 +21,7 @@ import pooch
 import requests
 from tqdm import tqdm
 
-from firetv import comoda, filmtrust, lastfm, movielens
+from firetv import camra2011, comoda, filmtrust, lastfm, movielens
 from firetv.data import Tables, read_manifest, write_tables
 from firetv.schema import DataError, Problem
 
@@ -69,9 +69,21 @@ def load_tables(name: str, seed: int = 0) -> Tables:
     DataError
         If the name is unknown, or the data set is not in the cache and nobody delivers it.
     """
-    paths, source = fetch(name), SOURCES[name]
-    parts = zip(source.parts, paths, strict=True)
-    return source.transform(*(archives[path.name].read(path) for archives, path in parts), seed)
+    parts = read_parts(name)
+    return SOURCES[name].transform(*parts, seed)
+
+
+def read_parts(name: str) -> list[Any]:
+    """Return what ``read`` gives of each part of a data set, in order: what tables are made of.
+
+    Raises
+    ------
+    DataError
+        See :func:`load_tables`.
+    """
+    paths = fetch(name)
+    parts = zip(SOURCES[name].parts, paths, strict=True)
+    return [archives[path.name].read(path) for archives, path in parts]
 
 
 def prepare(name: str, folder: Path, seed: int = 0) -> Path:
@@ -256,5 +268,35 @@ SOURCES: Mapping[str, Source] = {
             ),
         ],
         lastfm.to_tables,
+    ),
+    "camra2011": Source(
+        [
+            _file(
+                camra2011.MEMBERS_URL,
+                "63e0d9958a78e6d5c56964faf242f80ec4e70e68cc838a57469d35caa6f99ba1",
+                camra2011.read_members,
+            ),
+            _file(
+                camra2011.USERS_URL,
+                "5f1fcbf8fc5e172704d587031cfff851f8b0ddeac949a79af3ebdb07a36442df",
+                camra2011.read_ratings,
+            ),
+            _file(
+                camra2011.GROUPS_URL,
+                "12e532cb1fb693473da41f04099d90956644fc979be919f7acae23935529994a",
+                camra2011.read_ratings,
+            ),
+            _file(
+                camra2011.TEST_URL,
+                "c546e70efbf212bfcee11effe5fb8f2346a3cf4b9386304f6feb4747ec1e4a1f",
+                camra2011.read_ratings,
+            ),
+            _file(
+                camra2011.NEGATIVES_URL,
+                "41b3c47ee7dfab1a85414f064e5b667e261c58632e3e1d7384a19359fc62f006",
+                camra2011.read_negatives,
+            ),
+        ],
+        camra2011.to_tables,
     ),
 }

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
+import typer
+from conftest import make_tables
 from typer.testing import CliRunner, Result
 
 from firetv.cli import app
 from firetv.data import Tables, load, read_tables, write_tables
+from firetv.group_reasons import STRATEGIES
 
 
 def firetv(*words: object) -> Result:
@@ -387,3 +391,170 @@ def test_notifications_name_mistakes_without_a_traceback(
     assert "Traceback" not in result.output
     if "Invalid" not in message:
         assert len(result.output.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def family(tables: Tables, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables with names, one of them missing and two the same, a child, and groups."""
+    path = tmp_path_factory.mktemp("family")
+    people = tables.users.assign(name=tables.users["user_id"].str.replace("user", "Person "))
+    people.loc[:3, "name"] = ["Ana", "Ben", None, "Ben"]
+    people["age"] = people["age"].mask(people.index == 2, 7).mask(people.index < 2, 40)
+    pairs = [("pair", "user0"), ("pair", "user1"), ("twice", "user0"), ("twice", "user0")]
+    groups = pd.DataFrame(pairs, columns=["group_id", "user_id"])
+    write_tables(replace(tables, users=people, groups=groups), path)
+    return path
+
+
+def group(family: Path, *words: object) -> Result:
+    return firetv("group", "--data", family, *words)
+
+
+def rows_of(result: Result) -> list[dict]:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_a_group_gets_a_list_with_reasons(family: Path) -> None:
+    words = "--users user0,user1,user2 --strategy average --unseen off --time 08:00 --weather rainy"
+    result = group(family, *words.split(), "--k", 5)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert lines[:3] == [
+        "For Ana, Ben and user2, by average",
+        "Moment: morning, rainy (rules, strength 1)",
+        "",
+    ]
+    assert lines[3].split()[:5] == ["rank", "title", "Ana", "Ben", "user2"]
+    assert [line.split()[0] for line in lines[4:9]] == ["1", "2", "3", "4", "5"]
+    assert "Title " in lines[4]
+    assert lines[-1].endswith("the title's place in a member's own order.")
+    assert "Weights" not in result.stdout
+
+
+def test_a_group_as_json(family: Path) -> None:
+    words = "--users user0,user1,user3 --k 4 --json --unseen off --satisfaction 0.2,,0.8"
+    rows = rows_of(group(family, *words.split()))
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4]
+    assert set(rows[0]) == {"rank", "content_id", "title", "score", "why", "views"}
+    views = rows[0]["views"]
+    assert [view["user_id"] for view in views] == ["user0", "user1", "user3"]
+    assert set(views[0]) == {"user_id", "rank", "opinion", "weight", "because"}
+    weights = [view["weight"] for view in views]
+    assert weights == sorted(weights, reverse=True)
+    assert sum(weights) == pytest.approx(1, abs=1e-5)
+    assert any("Ana" in row["why"] and "got less before" in row["why"] for row in rows)
+    assert "Ben (user1)" not in str([row["views"] for row in rows])
+
+
+def test_a_moment_moves_the_list_of_a_group(family: Path) -> None:
+    words = ("--users", "user0,user1", "--unseen", "off", "--json", "--k", 20)
+    plain, diwali = (
+        rows_of(group(family, *words, *more)) for more in ((), ("--festival", "Diwali"))
+    )
+    assert [row["content_id"] for row in plain] != [row["content_id"] for row in diwali]
+    named = {view["because"] for row in diwali for view in row["views"]}
+    assert "context:festival" in named
+
+
+def test_a_group_of_the_data(family: Path) -> None:
+    words = ("--unseen", "off", "--k", 3, "--json")
+    by_name = group(family, "--group", "pair", *words)
+    assert rows_of(by_name) == rows_of(group(family, "--users", "user0, user1", *words))
+    assert by_name.stderr == ""
+
+
+def test_whoever_is_named_twice_counts_once(family: Path) -> None:
+    words = ("--unseen", "off", "--k", 3, "--json")
+    twice = group(family, "--users", "user0,user1,user0", "--presence", "1,0.5,0.2", *words)
+    assert twice.stderr == "named more than once, counted once: user0\n"
+    once = group(family, "--users", "user0,user1", "--presence", "1,0.5", *words)
+    assert rows_of(twice) == rows_of(once)
+    alone = group(family, "--group", "twice", "--k", 3)
+    assert alone.stdout.startswith("For Ana alone\n")
+    assert "user0" in alone.stderr
+
+
+def test_one_person_gets_their_own_list(family: Path) -> None:
+    alone = rows_of(group(family, "--users", "user4", "--k", 6, "--json"))
+    assert [view["rank"] for row in alone for view in row["views"]] == [1, 2, 3, 4, 5, 6]
+    assert {row["why"] for row in alone} == {"Person 4's own list"}
+    other = "--users user4,user5 --presence 1,0 --k 6 --json"
+    assert rows_of(group(family, *other.split())) == alone
+
+
+def test_children_get_what_suits_them(family: Path, tables: Tables) -> None:
+    words = ("--unseen", "off", "--strategy", "borda", "--k", 5)
+    grown = group(family, "--users", "user0,user1", "--kids", *words)
+    assert grown.stderr == "nobody here is known to be a child: --kids changes nothing\n"
+    assert grown.stdout == group(family, "--users", "user0,user1", *words).stdout
+    none = group(family, "--users", "user0,user2", "--kids", *words)  # no such genre is there
+    assert none.exit_code == 2
+    assert none.output == "no title is left to show: try to leave out --kids\n"
+
+
+def test_weights_change_who_counts(family: Path) -> None:
+    words = "--users user0,user1,user2 --strategy average --unseen off"
+    result = group(family, *words.split(), "--weights", "activity, likeness,expertise")
+    assert result.exit_code == 0, result.output
+    assert "\nWeights: Ana " in result.stdout
+    idle = group(family, *words.replace("average", "least-misery").split(), "--weights", "activity")
+    assert "Weights change nothing: least-misery counts everybody in full." in idle.stdout
+
+
+def test_every_strategy_is_named_in_the_help() -> None:
+    command = typer.main.get_command(app).commands["group"]
+    told = next(option.help for option in command.params if option.name == "strategy")
+    assert re.split(r", | or ", told.removesuffix(".")) == list(STRATEGIES)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "say who is there: give --users or --group, one of both"),
+        ("--users user0 --group pair", "give --users or --group, one of both"),
+        ("--users user0,user999", "'user999' is not one of the 30 users, such as user0"),
+        ("--users ,", "a group has 1 to 50 members, not 0"),
+        ("--group g9", "'g9' is not one of the 2 groups, such as pair, twice"),
+        ("--users user0 --strategy best", "'best' is not one of the strategies: use average, mult"),
+        ("--users user0 --weights fame", "'fame' is not one of the weights: use activity, expert"),
+        ("--users user0,user1 --satisfaction 0.1", "--satisfaction has 1 number for 2 people"),
+        ("--users user0 --presence 0.1,1", "--presence has 2 numbers for 1 people"),
+        ("--users user0,user1 --satisfaction 0.1,2", "--satisfaction '0.1,2' is not all of 0..1"),
+        ("--users user0,user1 --satisfaction 1,a", "--satisfaction '1,a' is not numbers"),
+        ("--users user0,user1 --presence 0,0", "nobody is there"),
+        ("--users user0 --unseen none", "Invalid value for '--unseen'"),
+        ("--users user0 --k 0", "Invalid value for '--k'"),
+        ("--users user0 --weather foggy", "use one of sunny, cloudy, rainy"),
+        ("--users user0 --time 08:00 --zone Mars/Olympus", "'Mars/Olympus' is not a time zone"),
+        ("--users user0 --date 2026-01-01 --country XX", "there is no calendar of 'XX'"),
+        ("--users user0 --data nowhere", "nowhere: is not a folder"),
+    ],
+)
+def test_group_names_mistakes_without_a_traceback(family: Path, words: str, message: str) -> None:
+    result = group(family, *words.split())
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+    if "Invalid" not in message:
+        assert len(result.output.splitlines()) == 1
+
+
+def test_groups_may_be_too_large_or_missing(tmp_path: Path) -> None:
+    crowd = make_tables(users=60)
+    write_tables(replace(crowd, groups=None), tmp_path)
+    everybody = ",".join(f"user{n}" for n in range(51))
+    result = group(tmp_path, "--users", everybody)
+    assert result.exit_code == 2
+    assert result.output == "a group has 1 to 50 members, not 51\n"
+    result = group(tmp_path, "--group", "pair")
+    assert result.exit_code == 2
+    assert result.output == "tiny has no table groups: name people by --users\n"
+
+
+def test_nothing_may_be_left_that_is_new(family: Path) -> None:
+    everybody = ",".join(f"user{n}" for n in range(30))
+    result = group(family, "--users", everybody)
+    assert result.exit_code == 2
+    assert result.output == "no title is left to show: try --unseen some\n"

@@ -1,4 +1,4 @@
-"""The data sets with something that was observed: context, trust, friendships."""
+"""The data sets with something that was observed: context, trust, friendships, households."""
 
 import hashlib
 from pathlib import Path
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from firetv import comoda, sources
+from firetv import camra2011, comoda, sources
 from firetv.data import Dataset, Tables, read_tables, write_tables
 from firetv.published import dealt_hours
 
@@ -40,33 +40,52 @@ userID\tfriendID\r
 5\t2\r
 6\t1\r
 """
+HOUSEHOLDS = {
+    "groupMember.txt": "7 3,4\n2 9,1,5\n",
+    "userRatingTrain.txt": "4 10 100\n3 10 0\n9 12 35\n",
+    "groupRatingTrain.txt": "7 10 100\n2 12 35\n7 10 0\n7 11 50\n",
+    "groupRatingTest.txt": "2 13 80\n7 11 60\n2 13 40\n",
+    "groupRatingNegative.txt": "(2,13) 10 14\n(7,11) 12 13\n(2,13) 13 11\n",
+}
 FILES = {
     "comoda": {CSV: VIEWINGS},
     "filmtrust": {"ratings.txt": RATINGS, "trust.txt": TRUST},
     "lastfm": {"user_artists.dat": PLAYS, "user_friends.dat": FRIENDS},
+    "camra2011": HOUSEHOLDS,
 }
 KEYS = ["user_id", "content_id", "timestamp"]
 
 each_data_set = pytest.mark.parametrize("name", FILES)
-without_times = pytest.mark.parametrize("name", ["filmtrust", "lastfm"])
+without_times = pytest.mark.parametrize("name", ["filmtrust", "lastfm", "camra2011"])
 
 
 def handwritten(name: str, folder: Path, seed: int = 0) -> Tables:
     """Tables of a few rows in the format of the real files."""
-    source, raw = sources.SOURCES[name], []
-    for part, (filename, text) in zip(source.parts, FILES[name].items(), strict=True):
+    return sources.SOURCES[name].transform(*handwritten_parts(name, folder), seed)
+
+
+def handwritten_parts(name: str, folder: Path) -> list[pd.DataFrame]:
+    """What is read of a few rows in the format of the real files."""
+    raw = []
+    for part, (filename, text) in zip(
+        sources.SOURCES[name].parts, FILES[name].items(), strict=True
+    ):
         (folder / filename).write_bytes(text.encode())
         raw.append(part[filename].read(folder / filename))
-    return source.transform(*raw, seed)
+    return raw
 
 
 def real(name: str) -> Tables:
     """Tables of the real files, where the cache holds them."""
+    skip_unless_cached(name)
+    return sources.load_tables(name)
+
+
+def skip_unless_cached(name: str) -> None:
     for part in sources.SOURCES[name].parts:
         paths = [sources.cache_folder(name) / filename for filename in part]
         if not any(path.is_file() for path in paths):
             pytest.skip(f"{paths[0]} is not there")
-    return sources.load_tables(name)
 
 
 def rows(table: pd.DataFrame | None) -> list[list[object]]:
@@ -310,6 +329,98 @@ def test_lastfm_marks(tmp_path: Path) -> None:
     assert kinds(tables, "derived") == {"content.title", "content.content_type"}
 
 
+# --- CAMRa2011 ---
+
+
+def test_camra2011_is_read_as_published(tmp_path: Path) -> None:
+    members, users, groups, test, negatives = handwritten_parts("camra2011", tmp_path)
+    assert list(members) == ["group", "user"]
+    assert rows(members) == [[7, 3], [7, 4], [2, 9], [2, 1], [2, 5]]
+    assert list(users) == list(groups) == list(test) == ["who", "item", "rating"]
+    assert rows(users) == [[4, 10, 100], [3, 10, 0], [9, 12, 35]]
+    assert list(negatives) == ["group", "item", "negative1", "negative2"]
+    assert rows(negatives) == [[2, 13, 10, 14], [7, 11, 12, 13], [2, 13, 13, 11]]
+
+
+@pytest.mark.parametrize("text", ["(2,13) 10 14\n(7,11) 12\n", "(2,13) 10\n(7,11) 12 13\n"])
+def test_camra2011_negatives_are_as_many_for_each_pair(text: str, tmp_path: Path) -> None:
+    (tmp_path / "groupRatingNegative.txt").write_text(text)
+    with pytest.raises(ValueError, match=r"NA values|Expected 3 fields"):
+        camra2011.read_negatives(tmp_path / "groupRatingNegative.txt")
+
+
+def test_camra2011_household_is_a_user_with_a_history(tmp_path: Path) -> None:
+    tables = handwritten("camra2011", tmp_path)
+    assert tables.content_reactions is not None
+    assert tables.watch_history is not None
+    assert rows(tables.content_reactions[["user_id", "content_id", "rating"]]) == [
+        ["user4", "content10", 5],
+        ["user3", "content10", 1],
+        ["user9", "content12", 2.4],
+        ["group7", "content10", 5],
+        ["group2", "content12", 2.4],
+        ["group7", "content10", 1],  # once more
+        ["group7", "content11", 3],
+    ]
+    assert list(tables.watch_history) == KEYS
+    assert_frame_equal(tables.watch_history, tables.content_reactions[KEYS])
+
+
+def test_camra2011_users_are_members_and_households(tmp_path: Path) -> None:
+    tables = handwritten("camra2011", tmp_path)
+    people = ["user3", "user4", "user9", "user1", "user5", "group7", "group2"]
+    assert rows(tables.users) == [[user] for user in people]
+    assert rows(tables.groups) == [
+        ["group7", "user3"],
+        ["group7", "user4"],
+        ["group2", "user9"],
+        ["group2", "user1"],
+        ["group2", "user5"],
+    ]
+    groups = Dataset.from_tables(tables).groups
+    assert groups is not None
+    assert groups["user"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_camra2011_content_is_of_all_files(tmp_path: Path) -> None:
+    assert rows(handwritten("camra2011", tmp_path).content) == [
+        ["content10", "Film 10", "movie"],
+        ["content12", "Film 12", "movie"],
+        ["content11", "Film 11", "movie"],
+        ["content13", "Film 13", "movie"],  # of the test
+        ["content14", "Film 14", "movie"],  # of the negatives
+    ]
+
+
+def test_camra2011_test_pairs_have_the_ids_of_the_tables(tmp_path: Path) -> None:
+    *_, test, negatives = handwritten_parts("camra2011", tmp_path)
+    found = camra2011.test_pairs(test, negatives)
+    assert found.group_id.tolist() == ["group2", "group7", "group2"]
+    assert found.content_id.tolist() == ["content13", "content11", "content13"]
+    assert found.negatives.tolist() == [
+        ["content10", "content14"],
+        ["content12", "content13"],
+        ["content13", "content11"],  # its own film, as published
+    ]
+
+
+def test_camra2011_test_and_negatives_must_agree(tmp_path: Path) -> None:
+    *_, test, negatives = handwritten_parts("camra2011", tmp_path)
+    for other in (negatives[:-1], negatives.iloc[[1, 0, 2]], negatives.assign(item=13)):
+        with pytest.raises(ValueError, match="same pairs in the same order"):
+            camra2011.test_pairs(test, other)
+
+
+def test_camra2011_marks(tmp_path: Path) -> None:
+    tables = handwritten("camra2011", tmp_path)
+    assert kinds(tables, "simulated") == {"watch_history.timestamp", "content_reactions.timestamp"}
+    assert kinds(tables, "derived") == {
+        "content_reactions.rating",
+        "content.title",
+        "content.content_type",
+    }
+
+
 # --- The real data sets ---
 
 
@@ -395,3 +506,51 @@ def test_real_lastfm() -> None:
     assert there == back
     assert not ties.duplicated().any()
     assert set(ties["user_id"]) == set(history["user_id"])
+
+
+def test_real_camra2011() -> None:
+    tables = real("camra2011")
+    assert counts(tables) == {
+        "watch_history": 256_952,
+        "content_reactions": 256_952,
+        "users": 892,
+        "content": 7710,
+        "groups": 602,
+    }
+    ratings, groups = tables.content_reactions, tables.groups
+    assert ratings is not None
+    assert groups is not None
+    assert groups["group_id"].value_counts().value_counts().to_dict() == {2: 272, 3: 14, 4: 4}
+    assert groups["user_id"].is_unique
+    assert ratings["rating"].agg(["min", "max"]).tolist() == [1, 5]
+    assert ratings["rating"].nunique() == 21
+    theirs = ratings["user_id"].isin(groups["group_id"])
+    members, households = ratings[~theirs], ratings[theirs]
+    assert (len(members), len(households)) == (113_334, 143_618)
+    assert set(members["user_id"]) == set(groups["user_id"])
+    assert set(households["user_id"]) == set(groups["group_id"])
+    assert members["content_id"].nunique() == 7057
+    assert not members.duplicated(["user_id", "content_id"]).any()
+    assert households.duplicated(["user_id", "content_id"]).sum() == 29_704
+    homes = members["user_id"].map(groups.set_index("user_id")["group_id"])
+    assert pairs(homes, members["content_id"]) <= pairs(
+        households["user_id"], households["content_id"]
+    )
+
+
+def test_real_camra2011_test_pairs() -> None:
+    skip_unless_cached("camra2011")
+    *_, test, negatives = parts = sources.read_parts("camra2011")
+    found = camra2011.test_pairs(test, negatives)
+    assert found.negatives.shape == (1450, 100)
+    assert (found.negatives == found.content_id[:, None]).any(axis=1).sum() == 24
+    assert test.duplicated(["who", "item"]).sum() == 6
+    assert test["who"].value_counts().eq(5).all()
+    data = Dataset.from_tables(camra2011.to_tables(*parts))
+    group, item = data.user_ids.get_indexer(found.group_id), data.item_ids.get_indexer
+    others = item(found.negatives.ravel()).reshape(found.negatives.shape)
+    assert min(group.min(), others.min(), item(found.content_id).min()) >= 0
+    assert (data.item_counts == 0).sum() == 24
+    seen = data.matrix().toarray().astype(bool)
+    assert seen[group, item(found.content_id)].sum() == 576
+    assert seen[group[:, None], others].sum() == 7680

@@ -1,7 +1,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 
 import ir_measures
 import numpy as np
@@ -389,3 +389,63 @@ def test_matrices_need_one_row_per_request(call: Callable[[], object]) -> None:
 def test_unknown_item_codes_are_refused(call: Callable[[], object]) -> None:
     with pytest.raises((IndexError, ValueError), match="index"):
         call()
+
+
+# One positive among sampled negatives
+
+
+def random_scores(seed: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Scores with many ties, some of them minus infinity, and slots without an item."""
+    rng = np.random.default_rng(seed)
+    scores = rng.choice([-np.inf, 0.0, 0.5, 1.0], (30, 6), p=[0.1, 0.3, 0.3, 0.3])
+    valid = rng.random(scores.shape) < 0.8
+    scores[~valid] = rng.choice([np.nan, 2.0, 0.5], np.count_nonzero(~valid))
+    for array in (scores, valid):
+        array.setflags(write=False)
+    return scores, valid
+
+
+def naive_against_negatives(scores: list[float], valid: list[bool], k: int) -> dict[str, float]:
+    """Average over all orders of the slots, of which a stable sort keeps that of ties."""
+    slots = [slot for slot, there in enumerate(valid) if there]
+    found = []
+    for order in permutations(slots):
+        ranked = sorted(order, key=lambda slot: -scores[slot])[:k]
+        found.append(naive_accuracy(ranked + [-1] * (k - len(ranked)), {0}))
+    return {name: average([each[name] for each in found]) for name in ("hr", "ndcg")}
+
+
+@pytest.mark.parametrize("k", [1, 3, 8])
+@pytest.mark.parametrize("seed", range(3))
+def test_ties_with_negatives_count_in_expectation(seed: int, k: int) -> None:
+    scores, valid = random_scores(seed)
+    values = metrics.against_negatives(scores, k, valid)
+    assert values.keys() == {"hr", "ndcg"}
+    for row, (own, there) in enumerate(zip(scores.tolist(), valid.tolist(), strict=True)):
+        actual = {name: value[row] for name, value in values.items()}
+        assert actual == pytest.approx(naive_against_negatives(own, there, k), abs=1e-12)
+
+
+def test_without_ties_a_positive_counts_by_its_rank() -> None:
+    scores = np.array([[3.0, 2, 1, 0], [2.5, 3, 1, 0], [0.5, 3, 1, 0], [-1.0, 3, 1, 0]])
+    values = metrics.against_negatives(scores, k=3)
+    assert values["hr"].tolist() == [1, 1, 1, 0]
+    assert values["ndcg"] == pytest.approx([1, 1 / math.log2(3), 1 / 2, 0])
+
+
+def test_what_is_indifferent_hits_as_often_as_chance() -> None:
+    values = metrics.against_negatives(np.zeros((1, 101)), k=10)
+    assert values["hr"] == pytest.approx(10 / 101)
+
+
+def test_a_positive_that_is_no_candidate_is_a_miss() -> None:
+    values = metrics.against_negatives(np.array([[1.0, 0]]), 2, np.array([[False, True]]))
+    assert [values["hr"].tolist(), values["ndcg"].tolist()] == [[0], [0]]
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+def test_scores_that_are_nan_are_refused(slot: int) -> None:
+    scores = np.zeros((2, 3))
+    scores[1, slot] = np.nan
+    with pytest.raises(ValueError, match="1 scores are NaN"):
+        metrics.against_negatives(scores, k=2)

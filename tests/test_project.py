@@ -34,11 +34,13 @@ LEVELS = (
     {"schema"},
     {"data", "moments", "published"},
     {"metrics", "slate", "features", "world", "abtest", "rules", "weather", "proof", "delivery"}
-    | {"movielens", "comoda", "filmtrust", "lastfm"},
-    {"choices", "steps", "trust", "synthetic", "sources", "lifts"},
-    {"models", "ranking", "scales", "multipliers", "splits", "ratings"},
-    {"context", "planted", "evaluate", "influence", "social"},
-    {"explain", "notifications"},
+    | {"movielens", "comoda", "filmtrust", "lastfm", "camra2011"},
+    {"choices", "steps", "trust", "synthetic", "sources", "lifts", "cohorts", "panels"},
+    {"models", "ranking", "scales", "multipliers", "splits", "ratings", "group_metrics"}
+    | {"strategies", "member_weights"},
+    {"context", "planted", "evaluate", "influence", "social", "opinions", "fairness"},
+    {"explain", "notifications", "groups"},
+    {"group_reasons"},
     {"recommender"},
     {"cli", "api"},
 )

@@ -155,6 +155,7 @@ def test_each_archive_is_read_in_its_own_way(folder: Path, monkeypatch: pytest.M
     use(monkeypatch, WHEEL, read=lambda path: f"wheel {path.name}")
     source = dataclasses.replace(sources.SOURCES[NAME], transform=lambda *given: given)
     monkeypatch.setitem(sources.SOURCES, NAME, source)  # type: ignore[arg-type]
+    assert sources.read_parts(NAME) == [f"zip {ZIP}"]
     assert sources.load_tables(NAME, 3) == (f"zip {ZIP}", 3)
     (folder / ZIP).unlink()
     wheel(folder / WHEEL)
@@ -189,9 +190,9 @@ def test_one_error_when_every_source_fails(folder: Path, monkeypatch: pytest.Mon
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    known = "movielens-100k, comoda, filmtrust, lastfm"
+    known = "movielens-100k, comoda, filmtrust, lastfm, camra2011"
     with pytest.raises(DataError, match=rf"movielens-1m.*Choose from {known}\."):
-        sources.fetch("movielens-1m")
+        sources.load_tables("movielens-1m")
 
 
 # --- Downloads ---

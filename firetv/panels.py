@@ -1,0 +1,222 @@
+"""Groups before one screen: who they are, and what each member thinks of each candidate.
+
+A request of a group has a column ``members``, a tuple of user codes (-1 is a guest of whom nothing
+is known), beside the moment and whatever context it has. :func:`seats` takes such requests
+apart; a :class:`Panel` holds groups of one size as dense arrays, so that weights and strategies are
+plain array operations over many groups at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from firetv.slate import best
+
+GUEST = -1  # the user code of somebody of whom nothing is known
+OF_MEMBERS = ("presence", "satisfaction")  # columns of tuples: a number of 0..1 for each member
+LARGEST = 50  # members of a group
+
+
+@dataclass(frozen=True)
+class Seats:
+    """Who sits where in the groups of one size.
+
+    Attributes
+    ----------
+    rows : int64 array of shape (G,)
+        Place of each group's request among all requests.
+    users : int64 array of shape (G, M)
+        User codes, each once but for guests; nobody who is absent.
+    known : mapping of str to float64 array of shape (G, M)
+        Those of :data:`OF_MEMBERS` that the requests have.
+    """
+
+    rows: np.ndarray
+    users: np.ndarray
+    known: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Members of each group, M."""
+        return self.users.shape[1]
+
+    def chunks(self, groups: int) -> Iterator[Seats]:
+        """Yield the seats of so many groups at a time."""
+        for start in range(0, len(self.rows), groups):
+            part = slice(start, start + groups)
+            known = {name: values[part] for name, values in self.known.items()}
+            yield Seats(self.rows[part], self.users[part], known)
+
+
+def seats(requests: pd.DataFrame) -> Iterator[Seats]:
+    """Take requests of groups apart, by the number of members present.
+
+    Parameters
+    ----------
+    requests : DataFrame of R rows
+        ``members``: a tuple of user codes; somebody who is there twice counts once, but every
+        :data:`GUEST` is a person. Optionally ``presence`` (0 is absent) and ``satisfaction``:
+        tuples of as many numbers of 0..1, NaN where not known.
+
+    Yields
+    ------
+    Seats
+        Of every size that there is, the smallest first.
+
+    Raises
+    ------
+    ValueError
+        If there is no column ``members``, if a tuple has another length than its members, a number
+        is not of 0..1, nobody is there, or more than :data:`LARGEST` are.
+    """
+    if "members" not in requests:
+        raise ValueError("requests of groups need a column members: tuples of user codes")
+    columns = ["members", *(name for name in OF_MEMBERS if name in requests)]
+    people = requests[columns].reset_index(drop=True)
+    for name in columns[1:]:
+        wrong = people[name].str.len() != people["members"].str.len()
+        if wrong.any():
+            raise ValueError(
+                f"{name} of {wrong.sum()} groups has another length than their members: "
+                "give a number for each"
+            )
+    people = people.explode(columns).rename_axis("row").reset_index()
+    people = people.astype(dict.fromkeys(columns[1:], float))
+    for name in columns[1:]:
+        wrong = (people[name] < 0) | (people[name] > 1)
+        if wrong.any():
+            raise ValueError(f"{name} of {wrong.sum()} members is not a number of 0..1")
+    here = people["members"].notna()
+    here &= people["presence"].ne(0) if "presence" in people else True
+    people = people[here]
+    people = people[~people.duplicated(["row", "members"]) | (people["members"] == GUEST)]
+    count = np.bincount(people["row"], minlength=len(requests))
+    for wrong, what in ((count == 0, "nobody"), (count > LARGEST, f"more than {LARGEST} members")):
+        if wrong.any():
+            raise ValueError(
+                f"{wrong.sum()} groups have {what}, the first in row {wrong.argmax()}: "
+                f"a group has 1 to {LARGEST} members"
+            )
+    size = count[people["row"]]
+    for width in np.unique(size):
+        part = people[size == width]
+        shape = (-1, int(width))
+        known = {name: part[name].to_numpy().reshape(shape) for name in columns[1:]}
+        users = part["members"].to_numpy(np.int64).reshape(shape)
+        yield Seats(part["row"].to_numpy()[:: int(width)], users, known)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Groups of M members each, and their members' opinions of K candidates.
+
+    Attributes
+    ----------
+    seats : Seats
+        Who the members are.
+    opinions : float32 array of shape (G, M, K)
+        What each member thinks of each candidate, on a scale that all members share; 0 in slots
+        that are not valid.
+    valid : bool array of shape (G, K)
+        Whether a slot holds an item that the group may be shown.
+    weights : float32 array of shape (G, M)
+        How much each member counts; a group's sum to 1.
+    """
+
+    seats: Seats
+    opinions: np.ndarray
+    valid: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def of(cls, opinions: np.ndarray, weights: np.ndarray | None = None) -> Panel:
+        """Groups of nobody in particular: an opinion that is NaN is of a slot without an item.
+
+        Examples
+        --------
+        >>> Panel.of(np.array([[[0.5, 1.0], [0.5, np.nan]]])).valid
+        array([[ True, False]])
+        """
+        groups, size, _ = opinions.shape
+        valid = ~np.isnan(opinions).any(axis=1)
+        weights = np.full((groups, size), 1 / size) if weights is None else weights
+        there = np.where(valid[:, None], opinions, 0).astype(np.float32)
+        guests = Seats(np.arange(groups), np.full((groups, size), GUEST))
+        return cls(guests, there, valid, np.asarray(weights, np.float32))
+
+    def mean(self, opinions: np.ndarray) -> np.ndarray:
+        """Weighted mean over members, (G, M, K) to (G, K)."""
+        return np.matmul(self.weights[:, None], opinions)[:, 0]
+
+    def masked(self, scores: np.ndarray) -> np.ndarray:
+        """Scores of shape (G, K), or (G, M, K), with minus infinity in slots that are not valid."""
+        valid = self.valid if scores.ndim == 2 else self.valid[:, None]
+        return np.where(valid, scores, np.float32(-np.inf))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The list of each group of a panel, and what it rests on.
+
+    Attributes
+    ----------
+    slots : int64 array of shape (G, k)
+        Slots of the panel, best first; those that are not valid come last.
+    shares : float32 array of shape (G, M, k), or (G, 1, k)
+        What each member contributed to the score of each, or the group's score as a whole where a
+        strategy does not add members up.
+    turn : float32 array of shape (G, k), optional
+        What a title's place adds to its score, where shares alone would not be in order.
+    """
+
+    slots: np.ndarray
+    shares: np.ndarray
+    turn: np.ndarray | None = None
+
+    @property
+    def by_member(self) -> bool:
+        """Whether shares are those of members."""
+        return self.shares.shape[1] > 1
+
+
+Strategy: TypeAlias = Callable[[Panel, int], Chosen]
+"""Makes lists of k slots for all groups of a panel: a frozen dataclass that can be called."""
+
+
+def by_members(panel: Panel, shares: np.ndarray, k: int) -> Chosen:
+    """The best by the sum of members' shares, weights included, (G, M, K)."""
+    return _chosen(shares, best(panel.masked(shares.sum(axis=1)), k))
+
+
+def by_mean(panel: Panel, opinions: np.ndarray, k: int) -> Chosen:
+    """The best by the weighted mean of opinions, (G, M, K), each member's share its summand."""
+    slots = best(panel.masked(panel.mean(opinions)), k)
+    return Chosen(slots, panel.weights[:, :, None] * at(opinions, slots))
+
+
+def as_a_whole(panel: Panel, scores: np.ndarray, k: int) -> Chosen:
+    """The best by a score of the group that is not a sum over members, (G, K)."""
+    return _chosen(scores[:, None], best(panel.masked(scores), k))
+
+
+def in_order(chosen: Chosen) -> Chosen:
+    """Add turns, so that scores do not rise along a list though what its titles add does."""
+    if not chosen.slots.size:
+        return chosen
+    gain = chosen.shares.sum(axis=1)
+    turns = np.arange(gain.shape[1], dtype=np.float32)[::-1]
+    return replace(chosen, turn=(1 + np.ptp(gain, axis=1)[:, None]) * turns)
+
+
+def _chosen(shares: np.ndarray, slots: np.ndarray) -> Chosen:
+    return Chosen(slots, at(shares, slots).astype(np.float32))
+
+
+def at(values: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    """Values of some slots, (G, M, K) and (G, k) to (G, M, k)."""
+    return np.take_along_axis(values, slots[:, None], axis=2)
