@@ -9,7 +9,7 @@ is what it adds to the titles before it, members' shares say for whom.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -24,9 +24,9 @@ LOWEST = np.finfo(np.float32).min  # of slots that are not valid, which come las
 def one_by_one(
     panel: Panel,
     k: int,
-    state: np.ndarray,
     gains: Callable[[np.ndarray], np.ndarray],
     move: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    start: float = 0.0,
 ) -> Chosen:
     """Choose the title that adds most, k times.
 
@@ -34,13 +34,14 @@ def one_by_one(
     ----------
     panel : Panel
     k : int
-    state : array of shape (G, M)
-        What each member has before the first title.
     gains : callable
         From a state to what each candidate would add, (G, M, K), or (G, 1, K) as a whole.
     move : callable
         From a state and the chosen slots, (G,), to the next state.
+    start : float
+        The state of each member, (G, M), before the first title.
     """
+    state = np.full(panel.weights.shape, start, np.float32)
     row, taken = np.arange(len(panel.valid)), np.zeros(panel.valid.shape, bool)
     slots, shares = [], []
     for _ in range(min(k, panel.valid.shape[1])):
@@ -55,6 +56,12 @@ def one_by_one(
     if not slots:
         return Chosen(np.empty((len(row), 0), np.int64), np.empty((len(row), 1, 0), np.float32))
     return Chosen(np.stack(slots, axis=1), np.stack(shares, axis=2).astype(np.float32))
+
+
+def adding(values: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Move to what members have with the chosen slots' values, (G, M, K), besides."""
+    row = np.arange(len(values))
+    return lambda had, slot: had + values[row, :, slot]
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ class Turns:
             taken[row, slots[:, turn]] = True
             shares[row, member, turn] = 1
             had[row, member] += 1
-        return in_order(Chosen(slots, shares))
+        return in_order(Chosen(slots, shares, weighted=False))
 
 
 @dataclass(frozen=True)
@@ -99,21 +106,13 @@ class GreedyLeastMisery:
 
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
-        opinions, row = panel.opinions, np.arange(len(panel.valid))
+        opinions = panel.opinions
 
         def gains(had: np.ndarray) -> np.ndarray:
             least = (had[:, :, None] + opinions).min(axis=1) - had.min(axis=1)[:, None]
             return (self.social * panel.mean(opinions) + (1 - self.social) * least)[:, None]
 
-        return in_order(
-            one_by_one(
-                panel,
-                k,
-                np.zeros(panel.weights.shape, np.float32),
-                gains,
-                lambda had, slot: had + opinions[row, :, slot],
-            )
-        )
+        return in_order(one_by_one(panel, k, gains, adding(opinions)))
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,8 @@ class SPGreedy:
     """As many members as can be find enough of their favourites in the list (Serbos et al. 2017).
 
     Single proportionality: a member is content with ``needed`` titles of the ``top`` share of all
-    candidates by their own opinion. Where nobody is gained, the mean opinion decides.
+    candidates by their own opinion, or with their best. Where nobody is gained, the mean opinion
+    decides.
 
     Attributes
     ----------
@@ -140,7 +140,8 @@ class SPGreedy:
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         held = panel.valid.sum(axis=1)[:, None, None]
-        return _contenting(panel, k, points(panel) >= held * (1 - self.top) - 1e-3, self.needed)
+        many = np.maximum(self.top * held, 1)
+        return _contenting(panel, k, points(panel) >= held - many - 1e-3, self.needed)
 
 
 @dataclass(frozen=True)
@@ -180,22 +181,14 @@ def _content(top: float, needed: int) -> None:
 
 def _contenting(panel: Panel, k: int, pleasing: np.ndarray, needed: int) -> Chosen:
     """Make as many members content as can be; pleasing, (G, M, K), says with what."""
-    weights, row = panel.weights[:, :, None], np.arange(len(panel.valid))
+    weights = panel.weights[:, :, None]
     settled = weights * little(panel)
 
     def gains(had: np.ndarray) -> np.ndarray:
         missing = weights * (had < needed)[:, :, None] / needed
         return missing * pleasing + settled
 
-    return in_order(
-        one_by_one(
-            panel,
-            k,
-            np.zeros(panel.weights.shape, np.int64),
-            gains,
-            lambda had, slot: had + pleasing[row, :, slot],
-        )
-    )
+    return in_order(one_by_one(panel, k, gains, adding(pleasing)))
 
 
 @dataclass(frozen=True)
@@ -225,13 +218,15 @@ class GFAR:
         return one_by_one(
             panel,
             k,
-            np.ones(weights.shape, np.float32),
             lambda missed: (weights * missed)[:, :, None] * chances,
             lambda missed, slot: missed * (1 - chances[row, :, slot]),
+            start=1.0,
         )
 
     def _chances(self, panel: Panel) -> np.ndarray:
         if self.depth is None:
+            if panel.opinions.max(initial=0) > 1:
+                raise ValueError("GFAR without a depth needs opinions that are chances of 0..1")
             return nonnegative(panel, self)
         held = panel.valid.sum(axis=1)[:, None, None]
         among = np.maximum(points(panel) - np.maximum(held - self.depth, 0) + 1, 0)
@@ -249,22 +244,15 @@ class EPFuzzDA:
 
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
-        opinions, row = nonnegative(panel, self), np.arange(len(panel.valid))
+        opinions = nonnegative(panel, self)
         weights, sums = panel.weights[:, :, None], opinions.sum(axis=1)
 
         def gains(had: np.ndarray) -> np.ndarray:
             due = weights * (had.sum(axis=1)[:, None] + sums)[:, None] - had[:, :, None]
             return np.minimum(opinions, np.maximum(due, 0))
 
-        return in_order(
-            one_by_one(
-                panel,
-                k,
-                np.zeros(panel.weights.shape, np.float32),
-                gains,
-                lambda had, slot: had + opinions[row, :, slot],
-            )
-        )
+        chosen = one_by_one(panel, k, gains, adding(opinions))
+        return in_order(replace(chosen, weighted=False))
 
 
 @dataclass(frozen=True)
@@ -282,7 +270,7 @@ class Nash:
         What everybody starts with, above 0: the less, the more it matters that nobody has nothing.
     """
 
-    base: float = 0.5
+    base: float = 0.2
 
     def __post_init__(self) -> None:
         if not self.base > 0:
@@ -290,15 +278,15 @@ class Nash:
 
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
-        chances, row = nonnegative(panel, self), np.arange(len(panel.valid))
+        chances = nonnegative(panel, self)
         gain = chances / ideal_gain(chances.sum(axis=2, keepdims=True), k)
         weights = panel.weights[:, :, None]
         return one_by_one(
             panel,
             k,
-            np.full(panel.weights.shape, self.base, np.float32),
             lambda had: weights * np.log1p(gain / had[:, :, None]),
-            lambda had, slot: had + gain[row, :, slot],
+            adding(gain),
+            start=self.base,
         )
 
 

@@ -3,8 +3,9 @@
 Each member's candidates are scored as if they were alone, with context and friends; the scores
 become opinions on one scale, and a strategy makes the list. The ledger of a group's list has a part
 ``member:1`` for what its first member contributed with a weight like everybody's, and
-``member:1/activity`` for what the factor ``activity`` of their weight changed; or one part
-``group``, where a strategy is no sum over members. ``turn`` is there where places are dealt.
+``member:1/activity`` for what the factor ``activity`` of their weight changed (or all in one part,
+where a strategy's shares are not proportional to weights). Where a strategy is no sum over members,
+there is one part ``group``; ``turn`` is what a place in the list adds, where places are dealt.
 """
 
 from __future__ import annotations
@@ -307,6 +308,9 @@ def _ledger(
     equal = np.float32(1 / panel.seats.size)
     for member in range(panel.seats.size):
         share, weight = chosen.shares[:, member], panel.weights[:, [member]]
+        if not chosen.weighted:
+            parts[part_of(member + 1)] = share
+            continue
         unit = np.divide(share, weight, out=np.zeros_like(share), where=weight > 0)
         parts[part_of(member + 1)] = unit * equal
         for name, change in changes.items():

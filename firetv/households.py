@@ -18,10 +18,12 @@ from scipy import sparse
 
 from firetv.choices import Choices
 from firetv.data import Dataset
+from firetv.groups import ForGroups
 from firetv.metrics import against_negatives
-from firetv.panels import Seats, seats
+from firetv.opinions import Scale
+from firetv.panels import Seats, Strategy, seats
 from firetv.ranking import Learner, Linear, Logit, Scorer, standardised
-from firetv.slate import EMPTY, Slate, Stage, Step, best, with_seed
+from firetv.slate import EMPTY, Slate, Stage, Step, best, cells, chain, with_seed
 
 Who = Literal["members", "row", "members + row"]
 CHUNK_GROUPS = 256  # whose candidates are described at once
@@ -66,10 +68,11 @@ class Questions:
             pd.DataFrame({"members": [members[row] for row in self.row.tolist()]}), self.items
         )
 
-    def some(self, chosen: np.ndarray) -> Questions:
-        """Some of the questions."""
-        parts = {name: getattr(self, name)[chosen] for name in ("row", "items", "watched", "known")}
-        return replace(self, **parts)
+    def placebo(self, seed: int) -> Slate:
+        """The requests with the members of some other question, drawn at random."""
+        slate = self.slate("members")
+        dealt = np.random.default_rng(seed).permutation(len(self.row))
+        return replace(slate, requests=slate.requests.iloc[dealt].reset_index(drop=True))
 
 
 def household_members(data: Dataset) -> dict[int, tuple[int, ...]]:
@@ -167,12 +170,13 @@ def validation(
 
 def without(data: Dataset, row: np.ndarray, watched: np.ndarray) -> Dataset:
     """Return the data without some titles in the history of a household and of its members."""
-    household = np.full(data.shape[0], -1, np.int64)
-    for own, members in household_members(data).items():
-        household[[own, *members]] = own
+    people = household_members(data)
+    sizes = [1 + len(people[own]) for own in row.tolist()]
+    users = [user for own in row.tolist() for user in (own, *people[own])]
+    hidden = np.array(users, np.int64) * data.shape[1] + np.repeat(watched, sizes)
     events = data.interactions
-    pairs = pd.MultiIndex.from_arrays([household[events["user"]], events["item"].to_numpy()])
-    return data.keep(~pairs.isin(pd.MultiIndex.from_arrays([row, watched])))
+    pairs = events["user"].to_numpy(np.int64) * data.shape[1] + events["item"].to_numpy()
+    return data.keep(~np.isin(pairs, hidden))
 
 
 def _ever(data: Dataset) -> sparse.csr_array:
@@ -206,7 +210,9 @@ def measure_answers(
     # What was watched first, as the metric wants it.
     order = np.argsort(answers.grid != questions.watched[:, None], axis=1, kind="stable")
     scores = np.take_along_axis(answers.scores, order, axis=1)
-    held = np.take_along_axis(answers.grid, order, axis=1) != EMPTY
+    grid = np.take_along_axis(answers.grid, order, axis=1)
+    held = grid != EMPTY
+    held[:, 0] = grid[:, 0] == questions.watched  # a miss where it was not answered
     frames = []
     for k in (5, 10):
         for name, values in against_negatives(scores, k, held).items():
@@ -220,6 +226,69 @@ def measure_answers(
         user=questions.row[index],
         known=questions.known[index],
     )[["model", "seed", "split", "request", "user", "known", "metric", "value"]]
+
+
+def ask_groups(
+    name: str,
+    model: Stage,
+    questions: Questions,
+    strategies: Sequence[tuple[Scale, Mapping[str, Strategy]]],
+    split: str,
+    seed: int,
+) -> pd.DataFrame:
+    """Answer questions by a model and every way to make one list for a household.
+
+    Parameters
+    ----------
+    name : str
+        Of the model.
+    model : Stage
+    questions : Questions
+    strategies : sequence of pairs
+        A scale that learns nothing, and strategies on its opinions, by name. One of them must be
+        ``Average``.
+    split : str
+    seed : int
+        Of the model.
+
+    Returns
+    -------
+    DataFrame
+        See :func:`measure_answers`. Models are such as ``ALS, Borda``: the members' opinions, by a
+        strategy; ``ALS, row`` and ``ALS, members + row``: that of the household's row, alone or
+        averaged with the members'; and ``ALS, placebo``: the average of another household's.
+    """
+    slots = questions.items.shape[1]
+    members, placebo = questions.slate("members"), questions.placebo(seed)
+    step = ForGroups(model, scale=strategies[0][0], unseen="off", k=slots, seed=seed)
+    step, found = step.fit(questions.train), {"row": None}
+    for scale, own in strategies:
+        scaled = replace(step, scale=scale.fit_after(chain(), questions.train))
+        found |= scaled.lists(members, own)
+        if "Average" in own:
+            average = {"": own["Average"]}
+            found["members + row"] = scaled.lists(questions.slate("members + row"), average)[""]
+            found["placebo"] = scaled.lists(placebo, average)[""]
+    found["row"] = step(questions.slate("row"))
+    frames = [
+        measure_answers(f"{name}, {way}", answers, questions, split, seed)
+        for way, answers in found.items()
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def watched_twice_last(answers: Slate, questions: Questions) -> Slate:
+    """Put titles last that stand more than once in a household's own history, and all else first.
+
+    They were watched by several members. What is to be found is hardly ever there more than once,
+    in a household of two never, since one of its viewings is the test: this is a leak of the
+    published protocol, and no model.
+    """
+    rows, columns = (questions.train.interactions[name].to_numpy() for name in ("user", "item"))
+    times = sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=questions.train.shape)
+    twice = cells(times, questions.row, answers.items) > 1
+    beyond = np.float32(1 + 2 * np.abs(answers.scores[answers.grid != EMPTY]).max(initial=0))
+    return answers.add("watched twice", np.where(twice, -beyond, 0))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from scipy import optimize, sparse
 from scipy.special import expit, log_expit
 
 from firetv.data import Dataset
+from firetv.panels import beaten
 from firetv.ranking import standardised
 from firetv.slate import EMPTY, Chain, ExcludeSeen, chain, recommend
 
@@ -62,18 +63,15 @@ def _percentiles(users: np.ndarray, scores: np.ndarray, valid: np.ndarray) -> np
 
 
 def ranks(scores: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Number of valid slots with a higher score, ties by slot, float32 of shape (N, K)."""
-    order = np.argsort(-np.where(valid, scores, -np.inf), axis=1, kind="stable")
-    found = np.empty(order.shape, np.float32)
-    counted = np.broadcast_to(np.arange(order.shape[1], dtype=np.float32), order.shape)
-    np.put_along_axis(found, order, counted, axis=1)
-    return found
+    """Number of valid slots with a higher score, half of those as high, float32 of shape (N, K)."""
+    return np.maximum(valid.sum(axis=1, keepdims=True) - 1 - beaten(scores, valid), 0)
 
 
 @dataclass(frozen=True)
 class Chances:
-    """The chance that a member likes a title, if they come to see it, from score and rank.
+    """The chance that a title is among those that a member turns out to like, from score and rank.
 
+    Candidates should be as many as are learned from: the whole catalogue that training knows.
     A logistic regression (calibration as in Platt 1999) on the standardised score, the logarithm of
     its rank and that of the member's number of items, learned from events that are held out.
 
@@ -90,6 +88,10 @@ class Chances:
     liked: float = 4.0
     share: float = 0.2
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"share {self.share} is not between 0 and 1")
 
     def fit_after(self, upstream: Chain, data: Dataset) -> Opinions:
         """Learn from the scores of stages that have not seen what is held out.

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from firetv.slate import best
 
@@ -172,11 +173,14 @@ class Chosen:
         strategy does not add members up.
     turn : float32 array of shape (G, k), optional
         What a title's place adds to its score, where shares alone would not be in order.
+    weighted : bool
+        Whether the shares are proportional to members' weights.
     """
 
     slots: np.ndarray
     shares: np.ndarray
     turn: np.ndarray | None = None
+    weighted: bool = True
 
     @property
     def by_member(self) -> bool:
@@ -215,6 +219,32 @@ def in_order(chosen: Chosen) -> Chosen:
 
 def _chosen(shares: np.ndarray, slots: np.ndarray) -> Chosen:
     return Chosen(slots, at(shares, slots).astype(np.float32))
+
+
+def beaten(scores: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """How many valid slots each one beats, half of those that are as good.
+
+    Parameters
+    ----------
+    scores : float array of shape (..., K)
+    valid : bool array that broadcasts to this shape
+
+    Returns
+    -------
+    float32 array of shape (..., K)
+        Means nothing in slots that are not valid.
+    """
+    scores = np.where(valid, scores, -np.inf)
+    order = np.argsort(scores, axis=-1)
+    found = np.empty(scores.shape, np.float32)
+    counted = np.broadcast_to(np.arange(scores.shape[-1], dtype=np.float32), scores.shape)
+    np.put_along_axis(found, order, counted, axis=-1)
+    ordered = np.take_along_axis(scores, order, axis=-1)
+    tied = (ordered[..., 1:] == ordered[..., :-1]) & np.isfinite(ordered[..., 1:])
+    tied = tied.any(axis=-1)
+    if tied.any():  # only there, because it takes six times as long
+        found[tied] = rankdata(scores[tied], axis=-1) - 1
+    return found - (~valid).sum(axis=-1, keepdims=True).astype(np.float32)
 
 
 def at(values: np.ndarray, slots: np.ndarray) -> np.ndarray:

@@ -9,12 +9,11 @@ pleased member count in full, however little they weigh.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import rankdata
 
-from firetv.panels import Chosen, Panel, as_a_whole, at, by_mean, by_members, in_order
+from firetv.panels import Chosen, Panel, as_a_whole, at, beaten, by_mean, by_members, in_order
 from firetv.slate import best
 
 LITTLE = 1e-3  # of a vote: how much opinions count where votes are equal
@@ -84,7 +83,8 @@ class AverageWithoutMisery:
         # The penalty is more than any two means differ by, and falls on those who mind.
         span = np.ptp(panel.opinions, axis=2).max(axis=1) + 1
         shares = panel.weights[:, :, None] * panel.opinions
-        return by_members(panel, shares - span[:, None, None] * minded, k)
+        chosen = by_members(panel, shares - span[:, None, None] * minded, k)
+        return replace(chosen, weighted=False)
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,10 @@ class Approval:
 
     approved: int = 50
 
+    def __post_init__(self) -> None:
+        if self.approved < 1:
+            raise ValueError(f"approved {self.approved} must be 1 or more")
+
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         many = min(self.approved, panel.opinions.shape[2])
@@ -181,24 +185,8 @@ class Plurality:
 
 
 def points(panel: Panel) -> np.ndarray:
-    """How many candidates each one beats in a member's opinion, half of those as good.
-
-    Returns
-    -------
-    float32 array of shape (G, M, K)
-        Means nothing in slots that are not valid.
-    """
-    opinions = panel.masked(panel.opinions)
-    order = np.argsort(opinions, axis=2)
-    ranks = np.empty(opinions.shape, np.float32)
-    counted = np.broadcast_to(np.arange(opinions.shape[2], dtype=np.float32), opinions.shape)
-    np.put_along_axis(ranks, order, counted, axis=2)
-    ordered = np.take_along_axis(opinions, order, axis=2)
-    tied = (ordered[:, :, 1:] == ordered[:, :, :-1]) & np.isfinite(ordered[:, :, 1:])
-    tied = tied.any(axis=2)
-    if tied.any():  # only there, because it takes six times as long
-        ranks[tied] = rankdata(opinions[tied], axis=1) - 1
-    return ranks - (~panel.valid).sum(axis=1)[:, None, None].astype(np.float32)
+    """How many candidates each one beats in a member's opinion, float32 of shape (G, M, K)."""
+    return beaten(panel.opinions, panel.valid[:, None])
 
 
 def favourites(panel: Panel, k: int) -> np.ndarray:

@@ -180,7 +180,8 @@ def _spend(
     """Spend the evenings of some groups, whose members' scores stay what they are."""
     groups, size = part.seats.users.shape
     people = (part.seats.rows[:, None] * size + np.arange(size)).ravel()
-    left = np.diff(wanted.indptr)[people].reshape(groups, size)
+    liked = cells(wanted, people, part.alone.items) != 0
+    left = (liked.reshape(groups, size, -1) & part.valid[:, None]).sum(axis=2)
     gained, possible = np.zeros((2, groups, size))
     valid, items, satisfied = part.valid, [], []
     for _ in range(evenings):

@@ -72,7 +72,8 @@ def contenting(pleases: Callable[[Opinions, list[int], int, int], bool], needed:
 
 def sp(top: float, needed: int) -> Oracle:
     def pleases(op: Opinions, valid: list[int], member: int, slot: int) -> bool:
-        return beats(op[member], valid, slot) >= len(valid) * (1 - top) - 1e-3
+        many = max(1, top * len(valid))
+        return beats(op[member], valid, slot) >= len(valid) - many - 1e-3
 
     return contenting(pleases, needed)
 
@@ -123,7 +124,7 @@ def nash(op: Opinions, w: list[float], valid: list[int], listed: list[int], k: i
         return sum(discounts[:full]) + rest
 
     gains = [{s: own[s] / ideal(sum(own[v] for v in valid)) for s in valid} for own in op]
-    had = [0.5 + sum(gain[s] for s in listed) for gain in gains]
+    had = [Nash().base + sum(gain[s] for s in listed) for gain in gains]
     return {
         s: [weight * np.log((h + g[s]) / h) for weight, h, g in zip(w, had, gains, strict=True)]
         for s in valid
@@ -246,6 +247,18 @@ def of_camps_of(strategy: Nash, panel: Panel) -> int:
     return int((strategy(panel, 12).slots % 2 == 0).sum())
 
 
+@pytest.mark.parametrize(("top", "many"), [(0.01, 1), (0.05, 1), (0.1, 1), (0.2, 2), (0.5, 5)])
+def test_favourites_are_a_share_of_all_titles_or_the_best(top: float, many: int) -> None:
+    """Of two people of opposite taste, each gets as many as it takes, the heavy one first."""
+    up = np.linspace(0.1, 1, 10)
+    panel = Panel.of(np.array([[up, up[::-1]]]), np.array([[0.9, 0.1]]))
+    for needed in range(1, 4):
+        slots = SPGreedy(top, needed)(panel, 2 * needed).slots[0].tolist()
+        got = min(needed, many)
+        assert slots[:got] == list(range(9, 9 - got, -1))
+        assert slots[got : 2 * got] == list(range(many - 1, many - 1 - got, -1))  # by the mean
+
+
 def test_the_ideal_gain_is_that_of_a_list_full_of_hits() -> None:
     full = 1 / np.log2(np.arange(2, 12))
     expected = np.array([0.0, 1.0, 2.0, 2.5, 10.0, 300.0])
@@ -293,3 +306,13 @@ def test_draws_repeat_and_differ_by_seed() -> None:
 def test_parameters_out_of_range_are_refused(make: Callable[[], object], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         make()
+
+
+def test_chances_above_one_are_refused_where_they_mean_nothing() -> None:
+    panel = random_panel(22)
+    above = replace(panel, opinions=panel.opinions * 2)
+    assert above.opinions.max() > 1
+    with pytest.raises(ValueError, match=r"GFAR without a depth needs .* of 0\.\.1"):
+        GFAR(depth=None)(above, 5)
+    GFAR(depth=None)(replace(panel, opinions=np.minimum(above.opinions, 1)), 5)  # 1 is a chance
+    np.testing.assert_array_equal(GFAR()(above, 5).slots, GFAR()(panel, 5).slots)

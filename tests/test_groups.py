@@ -22,6 +22,7 @@ from firetv.member_weights import (
     Likeness,
     Presence,
     Suitability,
+    weigh,
 )
 from firetv.models import EASE, ItemKNN, Liked, Popular, Random
 from firetv.opinions import Chances, Percentiles, Scale, Standardised
@@ -125,8 +126,11 @@ def test_a_list_is_that_of_a_loop_over_its_members(data: Dataset, ease: GroupSte
         hidden = seen[[user for user in people if user >= 0]].any(axis=0)
         valid = [item for item in ITEMS if not hidden[item]]
         own = step(Slate(pd.DataFrame({"user": people}), np.array(valid))).scores
-        opinions = np.argsort(np.argsort(-own, axis=1, kind="stable"), axis=1)
-        opinions = 1 - opinions / (len(valid) - 1)  # as good: in the order of slots
+        above, same = (
+            compared(own[:, None], own[:, :, None]).sum(axis=2)
+            for compared in (np.greater, np.equal)
+        )
+        opinions = 1 - (above + (same - 1) / 2) / (len(valid) - 1)
         count = np.array([seen[user].sum() if user >= 0 else 0 for user in people])
         weight = np.sqrt(1 + count) * np.exp(3 * (0.5 - np.array(satisfaction[row])))
         score = (weight / weight.sum()) @ opinions
@@ -303,6 +307,44 @@ def test_parts_are_of_members_and_of_what_changed_their_weights(data: Dataset) -
         assert not made.parts[part_of(3, factor)][0].any()
 
 
+UNWEIGHTED = ("without-misery", "turns", "epfuzzda")
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_factors_have_parts_where_shares_are_proportional_to_weights(
+    name: str, data: Dataset
+) -> None:
+    stage = groups_of(EASE(10), STRATEGIES[name], weights=(Activity(), Presence()))
+    slate = Slate(requests((0, 1), (3, 4), presence=[(1, 0.5), (0.2, 1)]), ITEMS)
+    step = stage.fit(data)
+    made = step(slate)
+    if GROUP in made.parts:
+        assert set(made.parts) <= {GROUP, TURN}
+        return
+    factors = ("",) if name in UNWEIGHTED else ("", "activity", "presence")
+    parts = {part_of(member, factor) for member in (1, 2) for factor in factors}
+    assert set(made.parts) - {TURN} == parts
+    for part in step.members(slate):
+        panel, changes = weigh(step.panel(part), step.factors)
+        chosen = STRATEGIES[name](panel, step.k)
+        for m in (0, 1):
+            own = [made.parts[part_of(m + 1, factor)] for factor in factors]
+            np.testing.assert_allclose(sum(own), chosen.shares[:, m], rtol=1e-5, atol=1e-6)
+            for factor, values in zip(factors[1:], own[1:], strict=True):
+                each = changes[factor][:, [m]] / panel.weights[:, [m]]
+                np.testing.assert_allclose(values, each * chosen.shares[:, m], rtol=1e-4, atol=1e-6)
+
+
+def test_equal_scores_are_equal_places(data: Dataset) -> None:
+    """All titles are the same to strangers of whom nobody knows anything."""
+    none = data.keep(np.zeros(len(data.interactions), bool))
+    step = groups_of(EASE(10), k=40).fit(none)
+    slate = Slate(requests((-1, -1), (0, 1)), ITEMS)
+    views = step.views(slate, step(slate))
+    assert (views["rank"] == 1 + 39 // 2).all()
+    assert (views["opinion"] == 0.5).all()
+
+
 @pytest.mark.parametrize("scale", ["percentiles", "chances"])
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_parts_sum_to_scores_that_do_not_rise(name: str, scale: str, data: Dataset) -> None:
@@ -477,11 +519,9 @@ def test_views_are_what_each_member_thinks(scale: str, own_candidates: bool, dat
                 place = new.index(item)
                 lifts = {n: p[0, place] - p[0].mean(dtype=float) for n, p in own.parts.items()}
                 lifts = {n: lift for n, lift in lifts.items() if np.ptp(own.parts[n]) > 0}
-                rank = 1 + sum(
-                    score[other] > score[item]
-                    or (score[other] == score[item] and new.index(other) < place)
-                    for other in new
-                )
+                above = sum(score[other] > score[item] for other in new)
+                same = sum(score[other] == score[item] for other in new)
+                rank = 1 + above + (same - 1) // 2  # the mean place, rounded down
                 weight = expertise[number] / expertise.sum()
                 because = max(lifts, key=lifts.get)
                 rows.append(

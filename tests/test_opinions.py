@@ -55,10 +55,18 @@ def test_standardised_and_percentiles_by_hand(fitted: dict[str, Opinions]) -> No
         )
 
 
-def test_ranks_count_what_is_better_with_ties_by_slot() -> None:
-    scores = np.array([[1.0, 3.0, 1.0, 9.0, 2.0]])
-    valid = np.array([[True, True, True, False, True]])
-    np.testing.assert_array_equal(ranks(scores, valid), [[2, 0, 3, 4, 1]])
+def test_ranks_count_what_is_better_and_half_of_what_is_as_good() -> None:
+    rng = np.random.default_rng(6)
+    _, scores, valid = random_scores(6)
+    scores[1::2] = scores[1::2].round()
+    scores[~valid & (rng.random(valid.shape) < 0.5)] = -np.inf
+    valid[:2] = False
+    found = ranks(scores, valid)
+    assert (found >= 0).all()
+    for row, there in enumerate(valid):
+        own = scores[row, there]
+        expected = [(own > score).sum() + ((own == score).sum() - 1) / 2 for score in own]
+        np.testing.assert_array_equal(found[row, there], expected)
 
 
 @every_scale
@@ -279,7 +287,6 @@ def watched_again(data: Dataset) -> Dataset:
     ("make", "scale"),
     [
         (lambda data: data, Chances(liked=5.5)),
-        (lambda data: data, Chances(liked=3, share=0.0)),
         (watched_again, Chances(liked=3)),
     ],
 )
@@ -288,3 +295,25 @@ def test_chances_need_something_that_was_liked(
 ) -> None:
     with pytest.raises(ValueError, match=r"was rated .* or better"):
         scale.fit_after(MEMBER, make(data))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5])
+def test_chances_hold_out_a_part(share: float) -> None:
+    with pytest.raises(ValueError, match="share"):
+        Chances(share=share)
+
+
+def test_equal_scores_are_equal_opinions(data: Dataset) -> None:
+    scores, valid = np.array([[2.0, 1.0, 2.0, 0.0]]), np.array([[True, True, True, False]])
+    assert ranks(scores, valid)[0, :3].tolist() == [0.5, 2.0, 0.5]
+    percentiles = Percentiles().fit_after(MEMBER, data)(np.array([0]), scores, valid)
+    assert percentiles.tolist() == [[0.75, 0.0, 0.75, 0.0]]
+    model = Chances(liked=3).fit_after(MEMBER, data)
+    rng, there = np.random.default_rng(0), np.ones((3, 24), bool)
+    tied = np.repeat(rng.normal(size=(3, 8)), 3, axis=1).astype(np.float32)
+    order = rng.permutation(24)
+    tied = tied[:, order]
+    chances = model(np.array([0, 5, -1]), tied, there)
+    for row in range(3):
+        for score in np.unique(tied[row]):
+            assert np.ptp(chances[row, tied[row] == score]) == 0

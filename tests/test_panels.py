@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from firetv.panels import LARGEST, Chosen, Panel, Seats, in_order, seats
+from firetv.panels import LARGEST, Chosen, Panel, Seats, beaten, in_order, seats
 
 NAN = float("nan")
 
@@ -161,3 +162,34 @@ def test_shares_are_of_members_or_of_the_group() -> None:
 
 def test_seats_have_a_size() -> None:
     assert Seats(np.arange(2), np.zeros((2, 7), int)).size == 7
+
+
+def test_shares_are_weighted_if_nothing_else_is_said() -> None:
+    chosen = Chosen(np.zeros((1, 2), int), np.ones((1, 3, 2), np.float32))
+    assert chosen.weighted
+    assert in_order(chosen).weighted
+    assert not in_order(replace(chosen, weighted=False)).weighted
+
+
+@pytest.mark.parametrize("digits", [0, 1, 6])
+@pytest.mark.parametrize("members", [None, 3])
+def test_a_slot_beats_those_below_and_half_of_those_as_good(
+    digits: int, members: int | None
+) -> None:
+    rng = np.random.default_rng(digits)
+    shape = (20, 9) if members is None else (20, members, 9)
+    scores = rng.random(shape).round(digits).astype(np.float32)
+    held = rng.random((20, 9)) < rng.choice([0, 0.5, 1], size=(20, 1))
+    valid = held if members is None else held[:, None]
+    there = np.broadcast_to(valid, shape)
+    scores[~there & (rng.random(shape) < 0.5)] = -np.inf  # as of empty slots
+    for array in (scores, valid):
+        array.flags.writeable = False
+    found = beaten(scores, valid)
+    assert found.dtype == np.float32
+    for place in np.argwhere(there):
+        row, slot = tuple(place[:-1]), place[-1]
+        own = scores[row]
+        others = [own[s] for s in range(9) if there[row][s] and s != slot]
+        expected = sum((own[slot] > o) + 0.5 * (own[slot] == o) for o in others)
+        assert found[row][slot] == expected

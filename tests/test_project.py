@@ -40,7 +40,7 @@ LEVELS = (
     | {"strategies", "member_weights"},
     {"context", "planted", "evaluate", "influence", "social", "opinions", "fairness"},
     {"explain", "notifications", "groups"},
-    {"group_reasons"},
+    {"group_reasons", "households", "trials"},
     {"recommender"},
     {"cli", "api"},
 )

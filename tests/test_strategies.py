@@ -333,6 +333,20 @@ def test_the_order_of_members_does_not_matter(name: str) -> None:
 
 
 @every_strategy
+@pytest.mark.parametrize("ties", [False, True])
+def test_shares_of_members_who_weigh_nothing_are_nothing_where_weights_multiply(
+    name: str, ties: bool
+) -> None:
+    """And only such strategies say so, as those that need not add members up do by default."""
+    panel = random_panel(13, size=3, ties=ties)
+    weights = np.array([0.7, 0.3, 0.0], np.float32)[None].repeat(len(panel.valid), axis=0)
+    chosen = STRATEGIES[name](replace(panel, weights=weights), 8)
+    assert chosen.weighted == (name not in ("without-misery", "turns", "epfuzzda"))
+    if chosen.weighted and chosen.by_member:
+        assert not chosen.shares[:, 2].any()
+
+
+@every_strategy
 def test_people_of_one_mind_get_their_own_order(name: str) -> None:
     own = random_panel(8, size=1, groups=20)
     weights = random_panel(8, size=3, groups=20).weights
@@ -396,6 +410,12 @@ def test_opinions_below_zero_are_refused_where_they_mean_nothing(name: str) -> N
 def test_opinions_of_zero_and_above_pass_as_they_are() -> None:
     panel = random_panel(12)
     assert nonnegative(panel, Nash()) is panel.opinions
+
+
+@pytest.mark.parametrize("approved", [0, -3])
+def test_members_approve_of_something(approved: int) -> None:
+    with pytest.raises(ValueError, match=f"approved {approved}"):
+        Approval(approved)
 
 
 @pytest.mark.parametrize("misery", [-0.1, 1.0, float("nan")])
