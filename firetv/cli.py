@@ -18,7 +18,6 @@ import pandas as pd
 import typer
 
 from firetv.data import Dataset, load, read_tables
-from firetv.panels import GUEST, LARGEST
 from firetv.report import data_dir
 from firetv.schema import FIRST, LAST, DataError
 from firetv.slate import EMPTY, Pipeline, Slate, Stage, Step, chain, with_seed
@@ -322,6 +321,7 @@ def group(
     from firetv.member_weights import Suitability
     from firetv.models import LightFM
     from firetv.moments import Clock, Context
+    from firetv.panels import GUEST
 
     with _plain_errors(ValueError):
         if (users is None) == (group_id is None):
@@ -399,6 +399,8 @@ def _listed(text: str) -> list[str]:
 
 def _people(users: str | None, group_id: str | None, dataset: Dataset) -> tuple[int, ...]:
     """Codes of the users named, or of those of a group, also if they are there twice."""
+    from firetv.panels import LARGEST
+
     if group_id is None:
         names = _listed(users or "")
         codes = [int(_code(name, dataset.user_ids, "users")[0]) for name in names]

@@ -16,7 +16,7 @@ import numpy as np
 
 from firetv.panels import Chosen, Panel, as_a_whole, at, in_order
 from firetv.slate import best
-from firetv.strategies import best_left, favourites, little, nonnegative, points
+from firetv.strategies import beats, best_left, favourites, little, nonnegative
 
 LOWEST = np.finfo(np.float32).min  # of slots that are not valid, which come last
 
@@ -140,8 +140,9 @@ class SPGreedy:
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         held = panel.valid.sum(axis=1)[:, None, None]
-        many = np.maximum(self.top * held, 1)
-        return _contenting(panel, k, points(panel) >= held - many - 1e-3, self.needed)
+        points = np.where(panel.valid[:, None], beats(panel), -1)
+        bar = np.minimum(held * (1 - self.top) - 1e-3, points.max(axis=2, keepdims=True))
+        return _contenting(panel, k, points >= bar, self.needed)
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,7 @@ class GFAR:
                 raise ValueError("GFAR without a depth needs opinions that are chances of 0..1")
             return nonnegative(panel, self)
         held = panel.valid.sum(axis=1)[:, None, None]
-        among = np.maximum(points(panel) - np.maximum(held - self.depth, 0) + 1, 0)
+        among = np.maximum(beats(panel) - np.maximum(held - self.depth, 0) + 1, 0)
         among = np.where(panel.valid[:, None], among, 0)
         return among / np.maximum(among.sum(axis=2, keepdims=True), 1)
 

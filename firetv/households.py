@@ -69,10 +69,12 @@ class Questions:
         )
 
     def placebo(self, seed: int) -> Slate:
-        """The requests with the members of some other question, drawn at random."""
-        slate = self.slate("members")
-        dealt = np.random.default_rng(seed).permutation(len(self.row))
-        return replace(slate, requests=slate.requests.iloc[dealt].reset_index(drop=True))
+        """The requests with the members of another household, drawn at random."""
+        slate, people = self.slate("members"), household_members(self.train)
+        order = np.random.default_rng(seed).permutation(np.unique(self.row))
+        other = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+        dealt = [people[other[row]] for row in self.row.tolist()]
+        return replace(slate, requests=slate.requests.assign(members=dealt))
 
 
 def household_members(data: Dataset) -> dict[int, tuple[int, ...]]:

@@ -64,7 +64,8 @@ def _percentiles(users: np.ndarray, scores: np.ndarray, valid: np.ndarray) -> np
 
 def ranks(scores: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Number of valid slots with a higher score, half of those as high, float32 of shape (N, K)."""
-    return np.maximum(valid.sum(axis=1, keepdims=True) - 1 - beaten(scores, valid), 0)
+    held = valid.sum(axis=1, keepdims=True, dtype=np.float32)
+    return np.maximum(held - 1 - beaten(scores, valid), 0)
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ class Borda:
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         most = np.maximum(panel.valid.sum(axis=1) - 1, 1).astype(np.float32)
-        return by_mean(panel, points(panel) / most[:, None, None], k)
+        return by_mean(panel, beats(panel) / most[:, None, None], k)
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class Plurality:
         return in_order(Chosen(chosen, shares))
 
 
-def points(panel: Panel) -> np.ndarray:
+def beats(panel: Panel) -> np.ndarray:
     """How many candidates each one beats in a member's opinion, float32 of shape (G, M, K)."""
     return beaten(panel.opinions, panel.valid[:, None])
 

@@ -72,8 +72,9 @@ def contenting(pleases: Callable[[Opinions, list[int], int, int], bool], needed:
 
 def sp(top: float, needed: int) -> Oracle:
     def pleases(op: Opinions, valid: list[int], member: int, slot: int) -> bool:
-        many = max(1, top * len(valid))
-        return beats(op[member], valid, slot) >= len(valid) - many - 1e-3
+        most = max(beats(op[member], valid, each) for each in valid)
+        bar = min(len(valid) * (1 - top) - 1e-3, most)  # those tied for the best are favourites
+        return beats(op[member], valid, slot) >= bar
 
     return contenting(pleases, needed)
 
