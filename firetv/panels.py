@@ -75,27 +75,8 @@ def seats(requests: pd.DataFrame) -> Iterator[Seats]:
         If there is no column ``members``, if a tuple has another length than its members, a number
         is not of 0..1, nobody is there, or more than :data:`LARGEST` are.
     """
-    if "members" not in requests:
-        raise ValueError("requests of groups need a column members: tuples of user codes")
-    columns = ["members", *(name for name in OF_MEMBERS if name in requests)]
-    people = requests[columns].reset_index(drop=True)
-    for name in columns[1:]:
-        wrong = people[name].str.len() != people["members"].str.len()
-        if wrong.any():
-            raise ValueError(
-                f"{name} of {wrong.sum()} groups has another length than their members: "
-                "give a number for each"
-            )
-    people = people.explode(columns).rename_axis("row").reset_index()
-    people = people.astype(dict.fromkeys(columns[1:], float))
-    for name in columns[1:]:
-        wrong = (people[name] < 0) | (people[name] > 1)
-        if wrong.any():
-            raise ValueError(f"{name} of {wrong.sum()} members is not a number of 0..1")
-    here = people["members"].notna()
-    here &= people["presence"].ne(0) if "presence" in people else True
-    people = people[here]
-    people = people[~people.duplicated(["row", "members"]) | (people["members"] == GUEST)]
+    people = _present(requests)
+    names = [name for name in OF_MEMBERS if name in people]
     count = np.bincount(people["row"], minlength=len(requests))
     for wrong, what in ((count == 0, "nobody"), (count > LARGEST, f"more than {LARGEST} members")):
         if wrong.any():
@@ -107,9 +88,34 @@ def seats(requests: pd.DataFrame) -> Iterator[Seats]:
     for width in np.unique(size):
         part = people[size == width]
         shape = (-1, int(width))
-        known = {name: part[name].to_numpy().reshape(shape) for name in columns[1:]}
+        known = {name: part[name].to_numpy().reshape(shape) for name in names}
         users = part["members"].to_numpy(np.int64).reshape(shape)
         yield Seats(part["row"].to_numpy()[:: int(width)], users, known)
+
+
+def _present(requests: pd.DataFrame) -> pd.DataFrame:
+    """A row for each member present: ``row`` of the request, ``members``, and what is known."""
+    if "members" not in requests:
+        raise ValueError("requests of groups need a column members: tuples of user codes")
+    names = [name for name in OF_MEMBERS if name in requests]
+    people = requests[["members", *names]].reset_index(drop=True)
+    for name in names:
+        wrong = people[name].str.len() != people["members"].str.len()
+        if wrong.any():
+            raise ValueError(
+                f"{name} of {wrong.sum()} groups has another length than their members: "
+                "give a number for each"
+            )
+    people = people.explode(["members", *names]).rename_axis("row").reset_index()
+    people = people.astype(dict.fromkeys(names, float))
+    for name in names:
+        wrong = (people[name] < 0) | (people[name] > 1)
+        if wrong.any():
+            raise ValueError(f"{name} of {wrong.sum()} members is not a number of 0..1")
+    here = people["members"].notna()
+    here &= people["presence"].ne(0) if "presence" in people else True
+    people = people[here]
+    return people[~people.duplicated(["row", "members"]) | (people["members"] == GUEST)]
 
 
 @dataclass(frozen=True)
