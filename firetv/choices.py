@@ -16,7 +16,7 @@ from scipy import optimize
 from scipy.special import log_softmax
 
 from firetv.data import Dataset
-from firetv.slate import EMPTY, cells
+from firetv.slate import EMPTY, seen_by
 
 SHORT = (0, 0, 1, 1, 2, 3, 5, 10)  # items left to those who are made newcomers
 LATER = 0.2  # share of the events, the last ones, that strengths are learned from
@@ -95,8 +95,7 @@ def sample_candidates(
     pool = np.flatnonzero(train.item_counts)
     drawn = np.sort(pool[rng.integers(len(pool), size=(len(chosen), negatives))], axis=1)
     again = np.diff(drawn, axis=1, prepend=EMPTY) == 0
-    seen = cells(train.matrix(), np.maximum(users, 0), drawn) > 0
-    taken = (seen & (users >= 0)[:, None]) | (drawn == chosen[:, None]) | again
+    taken = seen_by(train.matrix(), users, drawn) | (drawn == chosen[:, None]) | again
     return np.column_stack([chosen, np.where(taken, EMPTY, drawn)])
 
 

@@ -335,7 +335,7 @@ class ParetoLevels:
         rng = np.random.default_rng(self.seed)
         often, row = np.zeros(panel.valid.shape, np.float32), np.arange(len(panel.valid))[:, None]
         for draw in rng.exponential(size=(self.draws, panel.weights.shape[1])).astype(np.float32):
-            scores = np.matmul((panel.weights * draw)[:, None], panel.opinions)[:, 0]
+            scores = replace(panel, weights=panel.weights * draw).mean(panel.opinions)
             often[row, best(panel.masked(scores), k)] += 1 / self.draws
         return often
 

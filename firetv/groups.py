@@ -23,7 +23,7 @@ from firetv.fairness import Nash
 from firetv.member_weights import Factor, FactorStep, Suitability, Suitable, weigh
 from firetv.opinions import Chances, Opinions, Scale, ranks
 from firetv.panels import OF_MEMBERS, Chosen, Panel, Seats, Strategy, seats
-from firetv.slate import CHUNK_CELLS, EMPTY, Slate, Stage, Step, best, cells, chain, with_seed
+from firetv.slate import CHUNK_CELLS, EMPTY, Slate, Stage, Step, best, chain, seen_by, with_seed
 
 GROUP, TURN = "group", "turn"
 VIEW = ("request", "member", "user", "item", "opinion", "rank", "weight", "because")
@@ -242,8 +242,7 @@ class GroupStep:
         valid = (alone.grid != EMPTY).reshape(shape).all(axis=1)
         items = slate.grid[sitting.rows]
         if self.unseen != "off":
-            seen = cells(self.seen, sitting.users.ravel(), alone.items) > 0
-            seen = (seen & (sitting.users.ravel() >= 0)[:, None]).reshape(shape)
+            seen = seen_by(self.seen, sitting.users.ravel(), alone.items).reshape(shape)
             valid &= ~(seen.any(axis=1) if self.unseen == "all" else seen.all(axis=1))
         if self.suitable is not None:
             valid &= self.suitable(sitting.users, items)

@@ -22,7 +22,7 @@ from firetv.groups import ForGroups
 from firetv.metrics import against_negatives
 from firetv.opinions import Scale
 from firetv.panels import Seats, Strategy, seats
-from firetv.ranking import Learner, Linear, Logit, Scorer, standardised
+from firetv.ranking import Learner, Linear, Logit, Scorer, fit_each, standardised
 from firetv.slate import EMPTY, Slate, Stage, Step, best, cells, chain, with_seed
 
 Who = Literal["members", "row", "members + row"]
@@ -341,8 +341,7 @@ class LearnedAggregation:
         return LearnedStep(self._models(data), scorer, names)
 
     def _models(self, data: Dataset) -> Summaries:
-        models = {name: with_seed(stage, self.seed) for name, stage in self.models.items()}
-        return Summaries({name: stage.fit(data) for name, stage in models.items()})
+        return Summaries(fit_each(self.models, data, self.seed))
 
 
 @dataclass(frozen=True)

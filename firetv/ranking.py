@@ -220,6 +220,11 @@ def standardised(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return np.divide(values, deviation, out=np.zeros_like(values), where=deviation > 1e-6 * size)
 
 
+def fit_each(models: Mapping[str, Stage], data: Dataset, seed: int) -> dict[str, Step]:
+    """Fit several models by themselves, all with one seed."""
+    return {name: with_seed(stage, seed).fit(data) for name, stage in models.items()}
+
+
 @dataclass(frozen=True)
 class Blend:
     """Several models that count the same: the sum of their scores, standardised, a part for each.
@@ -236,8 +241,7 @@ class Blend:
 
     def fit(self, data: Dataset) -> Step:
         """Fit each model by itself."""
-        models = {name: with_seed(stage, self.seed) for name, stage in self.models.items()}
-        return BlendStep({name: stage.fit(data) for name, stage in models.items()})
+        return BlendStep(fit_each(self.models, data, self.seed))
 
 
 @dataclass(frozen=True)
@@ -328,7 +332,7 @@ class Ranker:
 
     def _features(self, data: Dataset) -> FeatureStep:
         return FeatureStep(
-            {name: with_seed(stage, self.seed).fit(data) for name, stage in self.models.items()},
+            fit_each(self.models, data, self.seed),
             tuple(with_seed(stage, self.seed).fit(data) for stage in self.signals),
             None if self.newness is None else newness(data, self.newness),
         )

@@ -209,6 +209,14 @@ def cells(table: np.ndarray | sparse.csr_array, rows: np.ndarray, items: np.ndar
     return np.take(table[:, items], rows, axis=0)
 
 
+def seen_by(seen: sparse.csr_array, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Which items of a slate each request's user has seen, bool (R, K); strangers saw nothing.
+
+    ``seen`` has a row per user and a column per item of the catalogue.
+    """
+    return (cells(seen, users, items) > 0) & (users >= 0)[:, None]
+
+
 @dataclass(frozen=True)
 class ExcludeSeen:
     """Empty the slots of items that the user has an event with in the training data."""
@@ -223,9 +231,8 @@ class _Unseen:
     seen: sparse.csr_array  # (n_users, n_items)
 
     def __call__(self, slate: Slate) -> Slate:
-        known = slate.users >= 0
-        seen = cells(self.seen, slate.users, slate.items) > 0
-        return replace(slate, items=np.where(seen & known[:, None], EMPTY, slate.grid))
+        seen = seen_by(self.seen, slate.users, slate.items)
+        return replace(slate, items=np.where(seen, EMPTY, slate.grid))
 
 
 def recommend(
