@@ -2,64 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
-from zoneinfo import ZoneInfo
+from typing import Annotated
 
-import numpy as np
-import pandas as pd
 import typer
 
-from firetv.data import Dataset, load, read_tables
+from firetv import people
+from firetv.data import read_tables
+from firetv.options import Seed, plain_errors
 from firetv.report import data_dir
-from firetv.schema import FIRST, LAST, DataError
-from firetv.slate import EMPTY, Pipeline, Slate, Stage, Step, chain, with_seed
 from firetv.sources import SOURCES, prepare
 from firetv.synthetic import generate
-from firetv.weather import OpenMeteo, fill_weather
 from firetv.world import World
-
-if TYPE_CHECKING:
-    from firetv.member_weights import Factor
 
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
 
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")]
 Count = Annotated[int, typer.Option(min=1)]
-Folder = Annotated[Path | None, typer.Option(help="A folder of tables; MovieLens-100K by default.")]
-Length = Annotated[int, typer.Option(min=1, max=100, help="Length of the list.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")]
-Time = Annotated[datetime | None, typer.Option(formats=["%H:%M"], help="Local time of day.")]
-Date = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"])]
-Zone = Annotated[str, typer.Option(help="IANA name of the time zone.")]
-Country = Annotated[
-    str | None, typer.Option(help="ISO code: its calendar tells the festival of a date.")
-]
-Weather = Annotated[str | None, typer.Option(help="Such as rainy.")]
-Festival = Annotated[str | None, typer.Option(help="Such as Christmas.")]
-Companion = Annotated[str | None, typer.Option(help="Such as family.")]
-Named = TypeVar("Named")
-NEWS = 7.0  # days after which what a friend watched counts half
-NOON, ANY_DAY = datetime(2001, 1, 1, 12), datetime(2001, 1, 1)
-
-
-@contextmanager
-def _plain_errors(*more: type[Exception]) -> Iterator[None]:
-    """Report what the user can mend as text and exit code 2, without a traceback."""
-    try:
-        yield
-    except (DataError, OSError, *more) as error:
-        typer.secho(str(error), err=True, fg=typer.colors.RED)
-        raise typer.Exit(2) from error
 
 
 @app.callback()
@@ -75,7 +36,7 @@ def data(
     seed: Seed = 0,
 ) -> None:
     """Download a public data set and turn it into tables; what is already there is reused."""
-    with _plain_errors():
+    with plain_errors():
         folder = prepare(name, out or data_dir() / name, seed)
         _describe(folder)
 
@@ -89,7 +50,7 @@ def generate_world(
     out: Annotated[Path | None, typer.Option(help="Folder; data/synthetic by default.")] = None,
 ) -> None:
     """Write a synthetic world: tables, and the truth that was planted in them."""
-    with _plain_errors():
+    with plain_errors():
         folder = out or data_dir() / "synthetic"
         generate(World(users=users, content=content, watch_events=watch_events, seed=seed), folder)
         typer.echo(f"{watch_events} watch events of {users} users in {folder}")
@@ -98,7 +59,7 @@ def generate_world(
 @app.command("check")
 def check_folder(folder: Annotated[Path, typer.Argument(help="A folder of tables.")]) -> None:
     """Validate a folder of tables, yours or ours, and say what it holds."""
-    with _plain_errors():
+    with plain_errors():
         _describe(folder)
 
 
@@ -120,412 +81,13 @@ def run(
     # Here, because papermill takes seconds to import and the other commands do not need it.
     from firetv.runs import NotebookError, read_params, run_notebooks
 
-    with _plain_errors(NotebookError):
+    with plain_errors(NotebookError):
         values = read_params(param or [], params)
         index = run_notebooks(notebooks or [], values, out=out, keep=keep)
         typer.echo(f"Open {index}")
 
 
-@app.command()
-def context(
-    user: Annotated[str, typer.Option(help="Whose list, such as user123.")],
-    time: Time = None,
-    date: Date = None,
-    zone: Zone = "UTC",
-    country: Country = None,
-    weather: Weather = None,
-    festival: Festival = None,
-    companion: Companion = None,
-    place: Annotated[
-        str | None, typer.Option(metavar="LAT,LON", help="Asks Open-Meteo for its weather.")
-    ] = None,
-    k: Length = 10,
-    mode: Annotated[str, typer.Option(help="off, rules, learned or rules+learned.")] = "rules",
-    strength: Annotated[
-        float | None, typer.Option(help="Of the context; 1 for rules, else learned by default.")
-    ] = None,
-    rules: Annotated[Path | None, typer.Option(help="A YAML file that overrides rules.")] = None,
-    data: Folder = None,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Show what a moment moves in somebody's list, and why; only what is given is known of it."""
-    # Here, because models take seconds to import and the other commands do not need them.
-    from firetv.context import ContextBoost
-    from firetv.explain import (
-        as_text,
-        before_and_after,
-        caveats,
-        forget,
-        headline,
-        moves,
-        stillness,
-    )
-    from firetv.models import LightFM
-    from firetv.moments import Clock, Context
-    from firetv.rules import read_rules
-
-    with _plain_errors(ValueError):
-        if all(given is None for given in (time, date, weather, festival, companion, place)):
-            names = "--time, --date, --weather, --festival, --companion or --place"
-            raise ValueError(f"nothing is known of the moment: give {names}")
-        clock = Clock(zone=zone, country=country)
-        moment = Context(_instant(time, date, zone), weather, festival, companion)
-        if strength is None and mode == "rules":
-            strength = 1.0
-        boost = ContextBoost(
-            mode, strength=strength, rules=read_rules(rules), clock=clock, seed=seed
-        )
-        if place is not None and weather is None:
-            moment = replace(moment, weather=_weather(place, date or datetime.now(ZoneInfo(zone))))
-        dataset = load(_folder(data))
-        request = moment.requests(_code(user, dataset.user_ids, "users"))
-        request = forget(request, hour=time is None, day=date is None)
-        before, after, step = before_and_after(LightFM(seed=seed), boost, dataset, request)
-        moved = moves(before, after, step, dataset, k)
-    for caveat in caveats(after, step, dataset):
-        typer.echo(caveat, err=True)
-    if as_json:
-        typer.echo(moved.to_json(orient="records", force_ascii=False, indent=2))
-    else:
-        still = stillness(moved, boost, step)
-        typer.echo(
-            "\n\n".join(filter(None, (headline(request, boost, step), as_text(moved), still)))
-        )
-
-
-@app.command()
-def notifications(
-    user: Annotated[list[str], typer.Option(help="For whom, such as user123; may be repeated.")],
-    since: Annotated[
-        str | None, typer.Option(help="Only what friends did from this date or time on.")
-    ] = None,
-    now: Annotated[
-        str | None, typer.Option(help="Date or time; just after the last event by default.")
-    ] = None,
-    zone: Annotated[
-        str, typer.Option(help="IANA name of the time zone: of quiet hours, and of times given.")
-    ] = "UTC",
-    per_day: Annotated[
-        int, typer.Option("--per-day", "--k", min=1, help="Most for one person in a day.")
-    ] = 3,
-    data: Folder = None,
-    log: Annotated[
-        Path | None, typer.Option(help="What was sent; beside the data by default.")
-    ] = None,
-    preview: Annotated[
-        bool, typer.Option("--preview", help="Show what would be sent, and record nothing.")
-    ] = False,
-    dismiss: Annotated[
-        str | None, typer.Option(metavar="CONTENT_ID", help="Say that this one is not wanted.")
-    ] = None,
-    seed: Seed = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
-) -> None:
-    """Tell people what their friends watched, finished or loved, each title once."""
-    # Here, because models take seconds to import and the other commands do not need them.
-    from firetv.delivery import DeliveryLog, json_lines, table
-    from firetv.models import EASE
-    from firetv.moments import Clock
-    from firetv.notifications import QUIET, Policy, deliver, notify
-
-    with _plain_errors(ValueError):
-        if preview and dismiss is not None:
-            raise ValueError("--preview records nothing, and --dismiss does: leave one out")
-        clock, policy = Clock(zone=zone), Policy(per_day=per_day)
-        start, moment = _time(since, zone), _time(now, zone)
-        folder = _folder(data)
-        dataset = load(folder)
-        users = np.concatenate([_code(name, dataset.user_ids, "users") for name in user])
-        if dismiss is not None:
-            _code(dismiss, dataset.item_ids, "titles")
-        path = log or folder / "notifications.sqlite"
-        with DeliveryLog.preview(path) if preview else DeliveryLog(path) as deliveries:
-            if dismiss is not None:
-                for name in user:
-                    deliveries.dismiss(name, dismiss)
-                typer.echo(f"{dismiss} will not be sent to {', '.join(user)}")
-                return
-            past, moment = _before(dataset, moment)
-            step, interest = _steps(EASE(), past, seed)
-            found = notify(
-                past, step, interest, users, moment, start, policy, deliveries, clock=clock
-            )
-            deliver(found, (json_lines if as_json else table)(sys.stdout), deliveries)
-    caveat = _friends_caveat(dataset)
-    if caveat:
-        typer.echo(caveat, err=True)
-    for name in dict.fromkeys(user):
-        typer.echo(f"{f'{name}: ' * (users.size > 1)}{found.of(name)}", err=True)
-    if found.dropped["reason"].eq(QUIET).any():
-        local = moment.tz_convert(zone)
-        typer.echo(f"It is {local:%H:%M} in {zone}: try another --now, or --zone.", err=True)
-
-
-@app.command()
-def group(
-    users: Annotated[
-        str | None, typer.Option(metavar="ID,ID,...", help="Who is there, such as user123,user456.")
-    ] = None,
-    group_id: Annotated[
-        str | None, typer.Option("--group", help="A group of the data, instead of --users.")
-    ] = None,
-    strategy: Annotated[
-        str,
-        typer.Option(
-            help="average, multiplicative, least-misery, most-pleasure, average-without-misery, "
-            "borda, copeland, approval, plurality, turns, greedy-least-misery, spgreedy, "
-            "efgreedy, gfar, ep-fuzzda, xpo, npo or nash."
-        ),
-    ] = "nash",
-    weights: Annotated[
-        str | None,
-        typer.Option(metavar="NAME,...", help="Who counts more: by activity, expertise, likeness."),
-    ] = None,
-    satisfaction: Annotated[
-        str | None,
-        typer.Option(
-            metavar="X,Y,...",
-            help="What each got before, of 0..1 or empty: whoever got less counts more.",
-        ),
-    ] = None,
-    presence: Annotated[
-        str | None,
-        typer.Option(metavar="X,Y,...", help="Part of the evening that each is there, of 0..1."),
-    ] = None,
-    unseen: Annotated[
-        Literal["all", "some", "off"],
-        typer.Option(help="Titles must be new to all, to some, or need not be."),
-    ] = "all",
-    kids: Annotated[
-        bool, typer.Option("--kids", help="Only titles for children, if a child is there.")
-    ] = False,
-    k: Length = 10,
-    time: Time = None,
-    date: Date = None,
-    zone: Zone = "UTC",
-    country: Country = None,
-    weather: Weather = None,
-    festival: Festival = None,
-    companion: Companion = None,
-    data: Folder = None,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Make one list for several people, and say for whom each title is."""
-    # Here, because models take seconds to import and the other commands do not need them.
-    from firetv.context import ContextBoost
-    from firetv.explain import forget, headline
-    from firetv.group_reasons import STRATEGIES, as_text, names_of, records, table
-    from firetv.groups import ForGroups
-    from firetv.member_weights import Suitability
-    from firetv.models import LightFM
-    from firetv.moments import Clock, Context
-    from firetv.panels import GUEST
-
-    with _plain_errors(ValueError):
-        if (users is None) == (group_id is None):
-            raise ValueError("say who is there: give --users or --group, one of both")
-        known = any(given is not None for given in (time, date, weather, festival, companion))
-        clock = Clock(zone=zone, country=country)
-        boost = ContextBoost("rules", strength=1.0, clock=clock) if known else None
-        stage = ForGroups(
-            chain(LightFM(), boost) if boost else LightFM(),
-            _one_of(strategy, STRATEGIES, "strategies"),
-            weights=_factors(weights, satisfaction, presence),
-            suitability=Suitability() if kids else None,
-            unseen=unseen,
-            k=k,
-            seed=seed,
-        )
-        moment = Context(_instant(time, date, zone), weather, festival, companion)
-        dataset = load(_folder(data))
-        people = _people(users, group_id, dataset)
-        request = moment.requests(np.array([GUEST])).drop(columns="user").assign(members=[people])
-        request = request.assign(**_known_of(people, satisfaction, presence))
-        request = forget(request, hour=time is None, day=date is None)
-        step = stage.fit(dataset)
-        slate = Slate(request, np.flatnonzero(dataset.item_counts))
-        lists = step(slate)
-        if (lists.items == EMPTY).all():
-            raise ValueError(f"no title is left to show{_wider(unseen, kids)}")
-        views = step.views(slate, lists)
-        there = views.drop_duplicates("member")["user"].to_numpy()
-        told = table(lists, views, names_of(dataset, there), dataset, stage.strategy)
-    if kids and not step.suitable.child[there].any():
-        typer.echo("nobody here is known to be a child: --kids changes nothing", err=True)
-    if as_json:
-        rows = records(told, lists, views, dataset)
-        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
-    else:
-        words = headline(request, boost, _last(step.member)) if boost else ""
-        typer.echo(as_text(told, views, strategy, words, unseen))
-
-
-def _last(step: Step) -> Step:
-    """The last of the steps that a pipeline is made of."""
-    return _last(step.steps[-1]) if isinstance(step, Pipeline) else step
-
-
-def _wider(unseen: str, kids: bool) -> str:
-    """What to try for more titles."""
-    wider = {"all": "--unseen some", "some": "--unseen off"}.get(unseen)
-    options = " or ".join(filter(None, (wider, "to leave out --kids" if kids else None)))
-    return f": try {options}" if options else ""
-
-
-def _one_of(name: str, known: Mapping[str, Named], kind: str) -> Named:
-    if name not in known:
-        raise ValueError(f"{name!r} is not one of the {kind}: use {', '.join(known)}")
-    return known[name]
-
-
-def _factors(
-    weights: str | None, satisfaction: str | None, presence: str | None
-) -> tuple[Factor, ...]:
-    """What members' weights are made of."""
-    from firetv.member_weights import Activity, Dissatisfaction, Expertise, Likeness, Presence
-
-    known = {factor.name: factor for factor in (Activity(), Expertise(), Likeness())}
-    named = [_one_of(name, known, "weights") for name in _listed(weights or "")]
-    given = ((satisfaction, Dissatisfaction()), (presence, Presence()))
-    return (*named, *(factor for numbers, factor in given if numbers is not None))
-
-
-def _listed(text: str) -> list[str]:
-    """Names between commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _people(users: str | None, group_id: str | None, dataset: Dataset) -> tuple[int, ...]:
-    """Codes of the users named, or of those of a group, also if they are there twice."""
-    from firetv.panels import LARGEST
-
-    if group_id is None:
-        names = _listed(users or "")
-        codes = [int(_code(name, dataset.user_ids, "users")[0]) for name in names]
-    else:
-        groups = dataset.groups
-        if groups is None:
-            name = dataset.manifest["name"]
-            raise ValueError(f"{name} has no table groups: name people by --users")
-        _code(group_id, pd.Index(groups["group_id"].unique()), "groups")
-        codes = groups.loc[groups["group_id"] == group_id, "user"].tolist()
-    count = len(set(codes))
-    if not 1 <= count <= LARGEST:
-        raise ValueError(f"a group has 1 to {LARGEST} members, not {count}")
-    again = pd.Series(dataset.user_ids[codes])
-    again = again[again.duplicated()].unique()
-    if len(again):
-        typer.echo(f"named more than once, counted once: {', '.join(again)}", err=True)
-    return tuple(codes)
-
-
-def _known_of(
-    people: tuple[int, ...], satisfaction: str | None, presence: str | None
-) -> dict[str, list[tuple[float, ...]]]:
-    """What is known of people on this evening, as columns of their request."""
-    given = {"satisfaction": satisfaction, "presence": presence}
-    known = {
-        name: _numbers(text, f"--{name}", len(people))
-        for name, text in given.items()
-        if text is not None
-    }
-    if not any(known.get("presence", (1,))):
-        raise ValueError("nobody is there: give somebody a --presence above 0")
-    return {name: [numbers] for name, numbers in known.items()}
-
-
-def _numbers(text: str, option: str, people: int) -> tuple[float, ...]:
-    """Read a number of 0..1 for each of some people, NaN where there is none."""
-    try:
-        numbers = tuple(float(part) if part.strip() else np.nan for part in text.split(","))
-    except ValueError as error:
-        raise ValueError(f"{option} {text!r} is not numbers: write them as 0.2,0.8") from error
-    if not all(0 <= number <= 1 or np.isnan(number) for number in numbers):
-        raise ValueError(f"{option} {text!r} is not all of 0..1")
-    if len(numbers) != people:
-        plural = "s" * (len(numbers) != 1)
-        raise ValueError(
-            f"{option} has {len(numbers)} number{plural} for {people} people: give one for each"
-        )
-    return numbers
-
-
-def _steps(base: Stage, data: Dataset, seed: int) -> tuple[Step, Step]:
-    """Fit what ranks notifications, and what says whether a title is of interest at all."""
-    from firetv.social import FriendBoost
-
-    ranking = chain(base, FriendBoost(half_life=NEWS))
-    return with_seed(ranking, seed).fit(data), with_seed(base, seed).fit(data)
-
-
-def _before(dataset: Dataset, moment: pd.Timestamp | None) -> tuple[Dataset, pd.Timestamp]:
-    """What was known at a moment, by default just after the last event, and the moment."""
-    times = pd.concat([dataset.interactions["timestamp"], dataset.reactions["timestamp"]])
-    moment = times.max() + pd.Timedelta(1, "us") if moment is None else moment
-    past = dataset.until(moment)
-    if past.interactions.empty:
-        raise ValueError(f"nothing was watched before {moment}: the data begin at {times.min()}")
-    return past, moment
-
-
-def _time(text: str | None, zone: str) -> pd.Timestamp | None:
-    """Read a date or time; it is local where it has no offset."""
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-        moment = pd.Timestamp(time if time.tzinfo else time.replace(tzinfo=ZoneInfo(zone)))
-    except ValueError as error:
-        example = "write it as 2026-01-31, or as 2026-01-31T20:15"
-        raise ValueError(f"{text!r} is not a date or time: {example}") from error
-    if not FIRST <= moment <= LAST:
-        raise ValueError(f"{text!r} is not a time from {FIRST.year} to {LAST.year}")
-    return moment.tz_convert("UTC")
-
-
-def _friends_caveat(dataset: Dataset) -> str:
-    """Say what notifications of this data set cannot tell."""
-    name = dataset.manifest["name"]
-    if dataset.friends is None:
-        return f"{name} has no table user_connections, so nobody has friends"
-    kinds = dataset.manifest.get("columns", {}).get("user_connections", {})
-    return f"friends in {name} are simulated" if "simulated" in kinds.values() else ""
-
-
-def _instant(time: datetime | None, date: datetime | None, zone: str) -> datetime | None:
-    """Join time and date; what is not asked for is noon, or any day, which is forgotten later."""
-    if time is None and date is None:
-        return None
-    return datetime.combine(date or ANY_DAY, (time or NOON).time(), ZoneInfo(zone))
-
-
-def _weather(place: str, day: datetime) -> str | None:
-    """Ask for the weather of a place."""
-    try:
-        latitude, longitude = map(float, place.split(","))
-    except ValueError as error:
-        raise ValueError(f"{place!r} is not a place: use LAT,LON such as 52.5,13.4") from error
-    frame = pd.DataFrame({"region": [place]})
-    days = pd.Series([pd.Timestamp(day.date())])
-    weather = fill_weather(frame, OpenMeteo({place: (latitude, longitude)}), days)["weather"]
-    if weather.isna().all():
-        typer.echo(f"no weather is known of {place} on {day:%Y-%m-%d}", err=True)
-    return weather.dropna().get(0)
-
-
-def _code(name: str, ids: pd.Index, kind: str) -> np.ndarray:
-    """Look up a user or a title."""
-    if name not in ids:
-        known = ", ".join(ids[:3])
-        raise ValueError(f"{name!r} is not one of the {len(ids)} {kind}, such as {known}")
-    return ids.get_indexer([name])
-
-
-def _folder(data: Path | None) -> Path:
-    """A folder of tables: what was named, or else MovieLens-100K, ready for use."""
-    return data or prepare("movielens-100k", data_dir() / "movielens-100k")
+app.add_typer(people.app)
 
 
 def _describe(folder: Path) -> None:
