@@ -11,8 +11,8 @@ the rule. How much all of that counts is learned from events later than those th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -22,7 +22,7 @@ from scipy import sparse
 from firetv.data import Dataset
 from firetv.features import Features
 from firetv.lifts import shrunk_log_lift
-from firetv.moments import DIMENSIONS, UTC_CLOCK, Clock, describe_of
+from firetv.moments import DIMENSIONS, UTC_CLOCK, Clock, Context, describe, describe_of
 from firetv.multipliers import Learning, Multipliers, rule_multipliers
 from firetv.rules import Rules, read_rules
 from firetv.scales import Scales, learn_scales
@@ -30,6 +30,8 @@ from firetv.slate import Chain, Slate, Step, cells, chain
 
 PREFIX = "context:"  # of the parts that a moment adds
 JOINT = f"{PREFIX}joint"
+QUARTER_HOUR = 900  # seconds in which the moment cannot change, in any time zone
+MOST_REMEMBERED = 100_000  # quarters of an hour whose moments are kept
 
 Mode = Literal["off", "rules", "learned", "rules+learned"]
 
@@ -133,6 +135,8 @@ class ContextBoost:
         How instants are read.
     seed : int
         Of the draws that the strength is learned from.
+    own : bool
+        Whether dimensions of the data's own count beside `dimensions`. No rule speaks of them.
     """
 
     mode: Mode = "rules+learned"
@@ -147,6 +151,7 @@ class ContextBoost:
     rules: Rules | None = None
     clock: Clock = UTC_CLOCK
     seed: int = 0
+    own: bool = True
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
@@ -196,18 +201,21 @@ class ContextBoost:
         rules = self.rules or read_rules()
         prior = rules if "rules" in self.mode else Rules(())
         learning = Learning.of(data, self.clock, self.attributes, prior)
-        found = [self._multipliers(learning, name) for name in self.dimensions]
+        own = data.own_dimensions if self.own else ()
+        dimensions = (*self.dimensions, *own)
+        found = [self._multipliers(learning, name) for name in dimensions]
         learn = "learned" in self.mode
         return ContextStep(
             strength=strength,
             scales=scales,
             multipliers=tuple(m for m in found if m is not None),
             attributes=learning.attributes,
-            joint=JointLift.of(data, learning.moments, self.dimensions, self.width, self.weight)
+            joint=JointLift.of(data, learning.moments, dimensions, self.width, self.weight)
             if self.joint and learn
             else None,
             users=data.users,
             clock=self.clock,
+            own=own,
         )
 
     def _multipliers(self, learning: Learning, dimension: str) -> Multipliers | None:
@@ -241,6 +249,8 @@ class ContextStep:
     users : DataFrame
         Whose ``region`` tells the time zone.
     clock : Clock
+    own : tuple of str
+        Dimensions of the data's own.
     """
 
     strength: float
@@ -250,23 +260,36 @@ class ContextStep:
     joint: JointLift | None
     users: pd.DataFrame
     clock: Clock
+    own: tuple[str, ...] = ()
 
     def __call__(self, slate: Slate) -> Slate:
         """Scale the parts that are there, and add one for each dimension that is known."""
-        slate = replace(slate, parts=self.scales.rescale(slate))
         moments = self.moments(slate.requests)
-        for each in self.multipliers:
-            rows = each.codes(moments)
-            if (rows < len(each.values)).any():
-                slate = slate.add(f"{PREFIX}{each.dimension}", self._part(each, rows, slate))
+        codes = [each.codes(moments) for each in self.multipliers]
+        slate = self.at(slate, np.reshape(codes, (len(codes), len(moments))))
         if self.joint is not None:
             table, rows = self.joint.log_lift(moments)
             slate = slate.add(JOINT, cells(np.float32(self.strength) * table, rows, slate.items))
         return slate
 
+    def at(self, slate: Slate, codes: np.ndarray) -> Slate:
+        """The same but for :class:`JointLift`, of moments that were read already.
+
+        Parameters
+        ----------
+        slate : Slate of R requests
+        codes : int array of shape (M, R)
+            For each of the multipliers, see :meth:`~firetv.multipliers.Multipliers.codes`.
+        """
+        slate = replace(slate, parts=self.scales.rescale(slate))
+        for each, rows in zip(self.multipliers, codes, strict=True):
+            if (rows < len(each.values)).any():
+                slate = slate.add(f"{PREFIX}{each.dimension}", self._part(each, rows, slate))
+        return slate
+
     def moments(self, requests: pd.DataFrame) -> pd.DataFrame:
         """Describe the moments of requests, as :func:`~firetv.moments.describe` does."""
-        return describe_of(requests, self.users, self.clock)
+        return describe_of(requests, self.users, self.clock, self.own)
 
     def _part(self, each: Multipliers, rows: np.ndarray, slate: Slate) -> np.ndarray:
         part = cells(np.float32(self.strength) * each.table, rows, slate.items)
@@ -277,6 +300,79 @@ class ContextStep:
         lift = np.where(known[:, None], (own @ self.attributes.matrix.T).toarray(), 0)
         lift = cells(lift, np.arange(len(lift)), slate.items)
         return part + np.float32(self.strength) * lift
+
+
+@dataclass(frozen=True)
+class ContextReader:
+    """Reads contexts into rows of a step's multipliers, and remembers what it has read.
+
+    Requests come at about the same time, again and again. Each is read by itself: a dimension that
+    one of them gives says nothing of the others.
+
+    Attributes
+    ----------
+    step : ContextStep
+    remembered : dict
+        Derived values by quarter of an hour and region.
+    """
+
+    step: ContextStep
+    remembered: dict[tuple[int | None, str | None], tuple[str, ...]] = field(default_factory=dict)
+
+    def codes(self, contexts: Sequence[Context], users: np.ndarray) -> np.ndarray:
+        """Rows of each multiplier, int64 of shape (M, R), for contexts and codes of users."""
+        place = [
+            {value: code for code, value in enumerate(each.values)}
+            for each in self.step.multipliers
+        ]
+        keys = list(zip(contexts, self._regions(contexts, users), strict=True))
+        distinct = list(dict.fromkeys(keys))
+        rows = [
+            [
+                known.get(told[each.dimension], len(known))
+                if each.dimension in told
+                else len(known)
+                for each, known in zip(self.step.multipliers, place, strict=True)
+            ]
+            for told in self._told(distinct)
+        ]
+        of = {key: number for number, key in enumerate(distinct)}
+        table = np.reshape(rows, (len(distinct), len(place))).astype(np.int64)
+        return table[[of[key] for key in keys]].T
+
+    def _regions(self, contexts: Sequence[Context], users: np.ndarray) -> list[str | None]:
+        """Region of each request, where it matters: the context's, else the user's."""
+        if not self.step.clock.zones:
+            return [None] * len(contexts)
+        own = self.step.users.get("region")
+        return [
+            own.iat[user] if each.region is None and own is not None and user >= 0 else each.region
+            for each, user in zip(contexts, users.tolist(), strict=True)
+        ]
+
+    def _told(self, distinct: Sequence[tuple[Context, str | None]]) -> list[dict[str, str]]:
+        """Everything that is known of some moments, by dimension."""
+        keys = [
+            (None if each.at is None else int(each.at.timestamp() // QUARTER_HOUR), region)
+            for each, region in distinct
+        ]
+        missing = list(dict.fromkeys(key for key in keys if key not in self.remembered))
+        if missing:
+            if len(self.remembered) > MOST_REMEMBERED:
+                self.remembered.clear()
+            self.remembered.update(zip(missing, self._derived(missing), strict=True))
+        return [
+            dict(zip(DIMENSIONS, self.remembered[key], strict=True)) | each.given()
+            for key, (each, _) in zip(keys, distinct, strict=True)
+        ]
+
+    def _derived(self, keys: Sequence[tuple[int | None, str | None]]) -> Iterator[tuple[str, ...]]:
+        """What follows from the instants, as texts in the order of the dimensions."""
+        seconds = [np.nan if quarter is None else quarter * QUARTER_HOUR for quarter, _ in keys]
+        frame = pd.DataFrame({"at": pd.to_datetime(seconds, unit="s", utc=True)})
+        frame["region"] = pd.array([region for _, region in keys], "str")
+        told = describe(frame, self.step.clock).fillna("")
+        return told.itertuples(index=False, name=None)
 
 
 @dataclass(frozen=True)
@@ -296,6 +392,8 @@ class ContextSignals:
         Of the kernels; none for no joint lifts.
     weight : float
         Events of prior of each item in the joint lifts.
+    own : bool
+        As for :class:`ContextBoost`.
     """
 
     dimensions: Sequence[str] = DIMENSIONS
@@ -304,19 +402,22 @@ class ContextSignals:
     widths: Sequence[float] = (1.0, 2.5)
     weight: float = 0.3
     clock: Clock = UTC_CLOCK
+    own: bool = True
 
     def fit(self, data: Dataset) -> Step:
         """Learn the lifts."""
         learning = Learning.of(data, self.clock, self.attributes, Rules(()))
-        found = [learning.multipliers(name, items=self.item_weight) for name in self.dimensions]
+        own = data.own_dimensions if self.own else ()
+        dimensions = (*self.dimensions, *own)
+        found = [learning.multipliers(name, items=self.item_weight) for name in dimensions]
         past = (  # the same for every width
-            JointLift.of(data, learning.moments, self.dimensions, 0.0, self.weight)
+            JointLift.of(data, learning.moments, dimensions, 0.0, self.weight)
             if self.widths
             else None
         )
         joint = {f"{JOINT}/{width:g}": replace(past, width=width) for width in self.widths}
         known = tuple(m for m in found if m is not None)
-        return ContextSignalsStep(known, joint, data.users, self.clock)
+        return ContextSignalsStep(known, joint, data.users, self.clock, own)
 
 
 @dataclass(frozen=True)
@@ -327,10 +428,11 @@ class ContextSignalsStep:
     joint: Mapping[str, JointLift]
     users: pd.DataFrame
     clock: Clock
+    own: tuple[str, ...] = ()
 
     def __call__(self, slate: Slate) -> Slate:
         """Add every signal as a part of its own."""
-        moments = describe_of(slate.requests, self.users, self.clock)
+        moments = describe_of(slate.requests, self.users, self.clock, self.own)
         for each in self.multipliers:
             rows = each.codes(moments)
             for family, table in each.families.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import warnings
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from firetv import columns
 from firetv.schema import EVENT_TABLES, SCHEMAS, DataError, Problem, check_references, check_table
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
@@ -100,10 +102,17 @@ def _table_files(folder: Path) -> dict[str, list[Path]]:
     return {name: [p for p in paths if p.is_file()] for name, paths in candidates.items()}
 
 
-def read_tables(folder: str | Path) -> Tables:
+def read_tables(folder: str | Path, mapping: str | Path | None = None) -> Tables:
     """Read a folder of tables, CSV (UTF-8, optionally gzipped) or Parquet, and validate them.
 
     Only ``watch_history`` or ``content_reactions`` is required. Ids become text, timestamps UTC.
+
+    Parameters
+    ----------
+    folder : str or Path
+    mapping : str or Path, optional
+        A file that says what columns are, see :mod:`firetv.columns`; by default the folder's
+        ``columns.yaml``, if there is one.
 
     Raises
     ------
@@ -114,7 +123,8 @@ def read_tables(folder: str | Path) -> Tables:
     if not folder.is_dir():
         raise DataError(Problem(str(folder), "", "is not a folder", "Name a folder of tables."))
     raw, where, problems = {}, {}, []
-    for name, paths in _table_files(folder).items():
+    files = _table_files(folder)
+    for name, paths in files.items():
         if len(paths) > 1:
             names = ", ".join(path.name for path in paths)
             problems.append(Problem(names, "", "the table is there twice", "Keep one file."))
@@ -123,10 +133,20 @@ def read_tables(folder: str | Path) -> Tables:
                 raw[name], where[name] = _read_table(paths[0]), paths[0].name
             except DataError as error:
                 problems += error.problems
+    manifest = {}
     try:
         manifest = read_manifest(folder)
     except DataError as error:
         problems += error.problems
+    path = folder / columns.FILE if mapping is None else Path(mapping)
+    if mapping is not None or path.is_file():
+        there = {name: raw.get(name) for name, paths in files.items() if paths}
+        try:
+            said = columns.read_columns(path, there)
+        except DataError as error:  # what the tables' columns are, nobody knows
+            raise DataError(*problems, *error.problems) from error
+        raw = {name: said.table(name, table) for name, table in raw.items()}
+        manifest = said.manifest(manifest)
     return Tables(**_validated(raw, where, problems), manifest=manifest)
 
 
@@ -136,16 +156,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises
     ------
     DataError
-        If ``manifest.json`` is not a JSON object.
+        If ``manifest.json`` is not a JSON object, or what it says of columns has another form.
     """
     path = folder / "manifest.json"
     if not path.is_file():
         return {"name": folder.name}
+    remedy = "Repair it, or remove it: it is optional."
     try:
-        return {"name": folder.name, **json.loads(path.read_text("utf-8"))}
+        said = {"name": folder.name, **json.loads(path.read_text("utf-8"))}
     except (ValueError, TypeError) as error:
-        remedy = "Repair it, or remove it: it is optional."
         raise DataError(Problem(path.name, "", f"is not a JSON object: {error}", remedy)) from error
+    context, kinds = said.get("context", []), said.get("columns", {})
+    if not (isinstance(context, list) and all(isinstance(name, str) for name in context)):
+        raise DataError(Problem(path.name, "context", "is not a list of columns", remedy))
+    if not (isinstance(kinds, dict) and all(isinstance(of, dict) for of in kinds.values())):
+        raise DataError(Problem(path.name, "columns", "does not list columns by table", remedy))
+    return said
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:
@@ -175,6 +201,10 @@ def write_tables(
     folder, present = Path(folder), tables.present()
     checked = _validated(present, {name: f"{name}.{format}" for name in present})
     targets = {name: folder / f"{name}.{format}" for name in checked}
+    if (folder / columns.FILE).is_file():
+        reason = f"holds {columns.FILE}, which would change what is written when it is read"
+        remedy = "Remove it, or choose another folder."
+        raise DataError(Problem(str(folder), "", reason, remedy))
     strays = {p for paths in _table_files(folder).values() for p in paths} - set(targets.values())
     if strays:
         names = ", ".join(sorted(path.name for path in strays))
@@ -221,7 +251,8 @@ class Dataset:
     weather : DataFrame or None
         ``region``, ``date``, ``condition``.
     manifest : mapping
-        Source, licence, checksum, and whether each column was observed or simulated.
+        Source, licence, checksum, whether each column was observed or simulated, and which columns
+        are dimensions of the context beyond those of the schema.
     weights : CSR array of shape (n_users, n_items), float32, or None
         What :meth:`matrix` returns in place of who saw what: for models that are to learn from
         more, or from less. Such data cannot be filtered any more.
@@ -272,6 +303,12 @@ class Dataset:
     def shape(self) -> tuple[int, int]:
         """Number of users and of items, with or without events."""
         return len(self.user_ids), len(self.item_ids)
+
+    @property
+    def own_dimensions(self) -> tuple[str, ...]:
+        """Columns of the interactions that are dimensions of the context, of the data's own."""
+        context = self.manifest.get("context", ())
+        return tuple(name for name in context if name in self.interactions)
 
     def matrix(self, values: Literal["seen", "rating"] = "seen") -> sparse.csr_array:
         """Return users x items as CSR, float32, shape ``(n_users, n_items)``.
@@ -368,9 +405,21 @@ class Dataset:
 KEYS = ("user", "item", "timestamp")
 
 
-def load(folder: str | Path) -> Dataset:
-    """Read, validate and code a folder of tables: ``Dataset.from_tables(read_tables(folder))``."""
-    return Dataset.from_tables(read_tables(folder))
+def load(folder: str | Path, mapping: str | Path | None = None) -> Dataset:
+    """Read, validate and code a folder of tables, see :func:`read_tables`."""
+    return Dataset.from_tables(read_tables(folder, mapping))
+
+
+def fingerprint(folder: str | Path, mapping: str | Path | None = None) -> str:
+    """SHA-256 of the tables of a folder, and of what says what their columns are."""
+    folder = Path(folder)
+    files = [path for paths in _table_files(folder).values() for path in paths]
+    files.append(folder / columns.FILE if mapping is None else Path(mapping))
+    found = hashlib.sha256()
+    for path in files:
+        if path.is_file():
+            found.update(f"{path.name}\n".encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 def compact(matrix: sparse.csr_array) -> sparse.csr_array:

@@ -172,7 +172,7 @@ def _run_variants(
 
 def with_moments(data: Dataset, clock: Clock = UTC_CLOCK) -> Dataset:
     """Return the data with the moment of each event in columns, as if it had been observed."""
-    moments = describe_of(data.interactions, data.users, clock)
+    moments = describe_of(data.interactions, data.users, clock, data.own_dimensions)
     return replace(data, interactions=data.interactions.assign(**moments))
 
 
@@ -183,7 +183,7 @@ def permuted_moments(data: Dataset, seed: int) -> Dataset:
     :func:`with_moments` first where contexts follow from the time.
     """
     events = data.interactions
-    names = [name for name in DIMENSIONS if name in events]
+    names = [name for name in (*DIMENSIONS, *data.own_dimensions) if name in events]
     draw = np.random.default_rng(seed).random(len(events))
     place, source = (np.lexsort((key, events["user"])) for key in (np.arange(len(events)), draw))
     shuffled = events[names].iloc[source].set_axis(events.index[place])

@@ -1,228 +1,355 @@
-"""What a moment moves in somebody's list, and why: the ledger of a re-ranking in words."""
+"""Why a title is in somebody's list: reasons, from the very parts that made its score.
+
+Every reason states its contribution: by how much the title's score would be lower without the part,
+or the share of a part, that it names. Only what contributes noticeably, and in favour, is a reason.
+Contributions are differences of log-odds where the scores are, as behind a
+:class:`~firetv.context.ContextBoost`.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
-from firetv.context import JOINT, PREFIX, ContextBoost, ContextStep
+from firetv import sentences
+from firetv.context import JOINT, PREFIX, ContextStep
 from firetv.data import Dataset
-from firetv.moments import NO_FESTIVAL, describe
-from firetv.multipliers import Multipliers
-from firetv.slate import EMPTY, ExcludeSeen, Slate, Stage, best, chain
+from firetv.newcomers import Account, NewcomersStep
+from firetv.proof import FriendLog
+from firetv.slate import EMPTY, Slate
+from firetv.social import PART as FRIENDS
+from firetv.social import FriendStep, instants
 
-NEGLIGIBLE = np.log(1.02)  # a log-multiplier below this is no reason
-MOST_CAUSES = 2  # named for one item
-PLAIN = ("genre", "type", "decade")  # families whose levels speak for themselves
+TASTE, POPULARITY = "taste", "popularity"
+NOTICEABLE = 0.2  # of the strongest reason: less is no reason
+NEGLIGIBLE = float(np.log(1.02))  # in log-odds: less is no reason either
+MOST_NAMED, MOST_REASONS = 2, 3  # titles or features in a reason; reasons of a title
+BESIDE = 0.5  # of what the first one contributes, from which a second one is named with it
+EVERYWHERE = 0.5  # share of titles with a feature, from which having it is no reason
+LIKED_FROM, DISLIKED_UPTO = 4.0, 2.0  # mean ratings
 
-
-def before_and_after(
-    base: Stage, boost: ContextBoost, data: Dataset, requests: pd.DataFrame
-) -> tuple[Slate, Slate, ContextStep]:
-    """Score all items with events that a user has not seen, without the context and with it.
-
-    Returns
-    -------
-    Slate, Slate, ContextStep
-        By the base alone; by base and context; and the fitted `boost`.
-    """
-    base_step, step = chain(base, boost).fit(data).steps
-    scored = base_step(Slate(requests, np.flatnonzero(data.item_counts)))
-    unseen = ExcludeSeen().fit(data)
-    return unseen(scored), unseen(step(scored)), step
+Kind = Literal["titles", "feature", "popular", "context", "friends", "group"]
 
 
-def moves(
-    before: Slate, after: Slate, step: ContextStep, data: Dataset, k: int = 10
-) -> pd.DataFrame:
-    """Say what moved in one request's list, and why.
+@dataclass(frozen=True)
+class Reason:
+    """One reason for one title of a list.
 
-    Parameters
+    Attributes
     ----------
-    before, after : Slate of one request
-        All candidates in the same slots, scored without the context and with it.
-    step : ContextStep
-        That made the difference.
-    data : Dataset
-        Whose catalogue has the titles.
-    k : int
-        Length of the list.
-
-    Returns
-    -------
-    DataFrame
-        The list after, best first, and then what left it: ``rank`` (1..k, missing for what left)
-        and ``before`` (Int64), ``content_id``, ``title``, ``multiplier``, ``reason``. The
-        multiplier is that of all context parts together. The reason names those that are not
-        negligible, strongest first, each with what about the title it is for; the ``n`` events
-        that a learned one rests on are those in such moments.
-
-    Raises
-    ------
-    ValueError
-        If the slates are not about one request and the same candidates.
+    kind : str
+        What it is about: ``titles`` of the history, a ``feature``, what is ``popular``, the
+        ``context``, ``friends``, or for whom it is in a ``group``.
+    text : str
+    contribution : float
+        What the score would lose without it.
+    share : float
+        Of all that speaks for the title, 0..1.
+    parts : tuple of str
+        Of the ledger.
+    about : tuple of str
+        Ids of the titles or friends that are named, the feature, or the values of the context.
     """
-    if len(after.requests) != 1 or not np.array_equal(before.grid, after.grid):
-        raise ValueError("moves are told between slates of one request and the same candidates")
-    was, now = _ranks(before), _ranks(after)
-    k = min(k, (after.grid != EMPTY).sum())
-    stayed, left = np.flatnonzero(now <= k), np.flatnonzero((was <= k) & (now > k))
-    slots = np.r_[stayed[np.argsort(now[stayed])], left[np.argsort(was[left])]]
-    items, was, now = after.grid[0, slots], was[slots], now[slots]
-    parts = {name: v[0, slots] for name, v in after.parts.items() if name.startswith(PREFIX)}
-    causes = _causes(parts, items, step, after.requests) if parts else [""] * len(items)
-    reasons = [c or _passed(w, n) for c, w, n in zip(causes, was, now, strict=True)]
-    ids = pd.Series(data.item_ids[items], dtype="str")
-    titles = data.content["title"].iloc[items] if "title" in data.content else ids
-    return pd.DataFrame(
-        {
-            "rank": pd.array(now, "Int64"),
-            "before": pd.array(was, "Int64"),
-            "content_id": ids,
-            "title": titles.reset_index(drop=True).fillna(ids),
-            "multiplier": np.exp(sum(parts.values(), np.zeros(len(items)))),
-            "reason": pd.array(reasons, "str"),
-        }
-    ).assign(rank=lambda frame: frame["rank"].mask(frame["rank"] > k))
+
+    kind: Kind
+    text: str
+    contribution: float
+    share: float
+    parts: tuple[str, ...]
+    about: tuple[str, ...]
 
 
-def _ranks(slate: Slate) -> np.ndarray:
-    """Rank of each slot of the only request, from 1; empty slots come last."""
-    order = best(slate.scores, slate.shape[1])[0]
-    ranks = np.empty(len(order), np.int64)
-    ranks[order] = np.arange(1, len(order) + 1)
-    return ranks
+@dataclass(frozen=True)
+class _Cause:
+    """What may become a reason of one title: a contribution, before it is put into words."""
+
+    kind: Kind
+    contribution: float
+    parts: tuple[str, ...]
+    what: tuple
 
 
-def _passed(was: int, now: int) -> str:
-    """Say why an item without a multiplier of its own moved."""
-    if was == now:
-        return ""
-    return "others moved past it" if now > was else "others fell behind"
+@dataclass(frozen=True)
+class Explainer:
+    """What reasons are read from.
 
+    Attributes
+    ----------
+    data : Dataset
+        With the titles, and the names of friends.
+    base : NewcomersStep
+    context : ContextStep or None
+    friends : FriendStep or None
+    log : FriendLog
+    liked, disliked : CSR arrays of bool, of shape (n_users, n_items)
+        By ratings and reactions: what is disliked is not named.
+    common : frozenset of str
+        Features of so many titles that having one says nothing.
+    """
 
-def _causes(
-    parts: Mapping[str, np.ndarray], items: np.ndarray, step: ContextStep, requests: pd.DataFrame
-) -> list[str]:
-    """Name the strongest parts of each item, or nothing where all are negligible."""
-    moment = step.moments(requests).iloc[0]
-    known = {f"{PREFIX}{each.dimension}": each for each in step.multipliers}
-    names, logs = list(parts), np.stack(list(parts.values()), axis=1)
-    causes = []
-    for item, row in zip(items, logs, strict=True):
-        strongest = np.argsort(-np.abs(row), kind="stable")[:MOST_CAUSES]
-        told = [
-            f"watched in similar moments ×{np.exp(row[part]):.2f}"
-            if names[part] == JOINT
-            else _cause(known[names[part]], moment, row[part], _shares(step, item))
-            for part in strongest
-            if abs(row[part]) >= NEGLIGIBLE
+    data: Dataset
+    base: NewcomersStep
+    context: ContextStep | None
+    friends: FriendStep | None
+    log: FriendLog
+    liked: sparse.csr_array
+    disliked: sparse.csr_array
+    common: frozenset[str]
+
+    @classmethod
+    def of(
+        cls,
+        data: Dataset,
+        base: NewcomersStep,
+        context: ContextStep | None = None,
+        friends: FriendStep | None = None,
+    ) -> Explainer:
+        """Look up what is needed of a data set."""
+        liked, disliked = _opinions(data)
+        common: frozenset[str] = frozenset()
+        if base.fold is not None:
+            known = base.fold.metadata.matrix[base.fold.known]
+            held = np.diff(sparse.csc_array(known).indptr) >= EVERYWHERE * known.shape[0]
+            names = zip(base.fold.metadata.names, held, strict=True)
+            common = frozenset(name for name, there in names if there)
+        return cls(data, base, context, friends, FriendLog.of(data), liked, disliked, common)
+
+    @property
+    def scale(self) -> float:
+        """Factor on the base's scores by the steps behind it."""
+        steps = [step for step in (self.context, self.friends) if step is not None]
+        return float(np.prod([step.scales.upstream.get(TASTE, 1.0) for step in steps]))
+
+    @cached_property
+    def titles(self) -> np.ndarray:
+        """Titles of all items, their ids where there is none, object array of shape (n_items,)."""
+        return _named(self.data.content, "title", self.data.item_ids)
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """Ids of all items, object array of shape (n_items,)."""
+        return self.data.item_ids.to_numpy(object)
+
+    @cached_property
+    def user_ids(self) -> np.ndarray:
+        """Ids of all users, object array of shape (n_users,)."""
+        return self.data.user_ids.to_numpy(object)
+
+    @cached_property
+    def names(self) -> np.ndarray:
+        """Names of all users, their ids where there is none, object array of shape (n_users,)."""
+        return _named(self.data.users, "name", self.data.user_ids)
+
+    def __call__(self, slate: Slate, codes: np.ndarray | None = None) -> list[list[list[Reason]]]:
+        """Give reasons for every slot of a slate, strongest first; none for an empty slot.
+
+        Parameters
+        ----------
+        slate : Slate of R requests and k slots
+            As base, context and friends score it; the slots may have been chosen since.
+        codes : int array of shape (M, R), optional
+            Of the moments, for each of the context's multipliers; else they are read again.
+        """
+        gains = _Gains(self, slate, self.base.account(slate), codes)
+        causes = [[[] for _ in range(slate.shape[1])] for _ in range(slate.shape[0])]
+        for request, slot, cause in gains.causes():
+            causes[request][slot].append(cause)
+        lead = np.where((slate.grid != EMPTY), gains.support(), 0)
+        return [
+            [gains.reasons(r, s, found, lead[r, s]) for s, found in enumerate(row)]
+            for r, row in enumerate(causes)
         ]
-        causes.append(", ".join(told))
-    return causes
 
 
-def _shares(step: ContextStep, item: int) -> pd.Series:
-    """Attributes that an item has, each with its share of the family."""
-    row = step.attributes.matrix[[item]]
-    return pd.Series(row.data, [step.attributes.names[column] for column in row.indices])
+def _opinions(data: Dataset) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """What each user is known to have liked, and disliked, CSR of bool."""
+    rating = data.matrix("rating")
+    liked = sparse.csr_array(rating >= LIKED_FROM)
+    disliked = rating.copy()
+    disliked.data = disliked.data <= DISLIKED_UPTO
+    disliked = sparse.csr_array(disliked.astype(bool))
+    if "reaction" in data.reactions:
+        word = data.reactions["reaction"].fillna("")
+        liked = liked + _pairs(data, word.isin(["love", "like"]))
+        disliked = disliked + _pairs(data, word == "dislike")
+    return sparse.csr_array(liked), sparse.csr_array(disliked)
 
 
-def _cause(each: Multipliers, moment: pd.Series, log: float, shares: pd.Series) -> str:
-    """Tell one part: ``morning: News ×1.60``, and the count where it was learned."""
-    value = moment[each.dimension]
-    reasons = each.reasons[each.reasons["value"] == value].set_index("attribute")
-    reasons = reasons[reasons.index.isin(shares.index)]
-    # What works against the part cannot be its reason, however strong it is.
-    push = (reasons["log_lift"] * shares.reindex(reasons.index) * np.sign(log)).clip(lower=0)
-    strongest = reasons[(push > 0) & np.isclose(push, push.max())]
-    spoken = _spoken(each.dimension, value)
-    if strongest.empty:  # a lift of the item's or the user's own
-        return f"{spoken} ×{np.exp(log):.2f}"
-    learned = strongest["low"].notna().any()
-    count = f" (n = {strongest['n'].iloc[0]})" if learned else ""
-    return f"{spoken}: {', '.join(map(_label, strongest.index))} ×{np.exp(log):.2f}{count}"
+def _pairs(data: Dataset, rows: pd.Series) -> sparse.csr_array:
+    said = data.reactions[rows.to_numpy(bool)]
+    place = (said["user"].to_numpy(), said["item"].to_numpy())
+    return sparse.csr_array((np.ones(len(said), bool), place), shape=data.shape)
 
 
-def _label(attribute: str) -> str:
-    family, level = attribute.split(":", 1)
-    return level if family in PLAIN else f"{family} {level}"
+def _named(table: pd.DataFrame, column: str, ids: pd.Index) -> np.ndarray:
+    known = pd.Series(ids, dtype="str")
+    return (table[column].fillna(known) if column in table else known).to_numpy(object)
 
 
-def _spoken(dimension: str, value: str) -> str:
-    return "ordinary day" if (dimension, value) == ("festival", NO_FESTIVAL) else value
+class _Gains:
+    """What contributes to the titles of one slate, in numbers, and then in words."""
 
+    def __init__(
+        self, explainer: Explainer, slate: Slate, account: Account, codes: np.ndarray | None
+    ) -> None:
+        self.of, self.slate, self.account = explainer, slate, account
+        self.filled = slate.grid != EMPTY
+        self.titles = account.by_title * np.float32(explainer.scale)
+        self.features = account.features * np.float32(explainer.scale)
+        self.rest = account.rest() * np.float32(explainer.scale)
+        self.codes = self._read() if codes is None else codes
+        at = instants(slate.requests)
+        self.proof = explainer.log.about(slate.users, slate.grid, at)
+        self.counts, self.circle = self.proof.counts(), self.proof.friends()
 
-# ------------------------------------------------------------------ for the command line
+    def _read(self) -> np.ndarray | None:
+        if self.of.context is None:
+            return None
+        moments = self.of.context.moments(self.slate.requests)
+        return np.array([each.codes(moments) for each in self.of.context.multipliers])
 
+    def support(self) -> np.ndarray:
+        """All that speaks for each title, float32 of shape (R, k)."""
+        total = self.features.clip(0).sum(axis=2) + self.rest.clip(0)
+        np.add.at(total, self.account.row, self.titles.clip(0))
+        for name, part in self.slate.parts.items():
+            if name not in (TASTE, POPULARITY):
+                total = total + part.clip(0)
+        if POPULARITY in self.slate.parts:
+            total = total + self.slate.parts[POPULARITY].clip(0)
+        return total
 
-def forget(requests: pd.DataFrame, *, hour: bool, day: bool) -> pd.DataFrame:
-    """Make unknown what the hour, or the day, of the instants would tell, unless it is observed."""
-    dimensions = ("daypart",) * hour + ("daytype", "season", "festival") * day
-    unknown = pd.Series(None, requests.index, dtype="str")
-    return requests.assign(**{name: unknown for name in dimensions if name not in requests})
+    def causes(self) -> Iterator[tuple[int, int, _Cause]]:
+        """Everything that may be a reason, with its request and slot."""
+        yield from self._of_titles()
+        yield from self._of_features()
+        yield from self._of_popularity()
+        yield from self._of_context()
+        yield from self._of_friends()
 
+    def _of_titles(self) -> Iterator[tuple[int, int, _Cause]]:
+        account, users = self.account, self.slate.users
+        liked, disliked = self._said()
+        titles = np.where(disliked[:, None], -np.inf, self.titles)
+        for request, (start, end) in enumerate(_spans(account.row, len(users))):
+            if start == end:
+                continue
+            block = titles[start:end]
+            some = min(MOST_NAMED, end - start)
+            order = np.argsort(-block, axis=0, kind="stable")[:some]
+            gains = np.take_along_axis(block, order, axis=0)
+            for slot in np.flatnonzero(self.filled[request] & (gains[0] > 0)):
+                named = gains[:, slot] >= BESIDE * gains[0, slot]
+                place = start + order[named, slot]
+                kind = "liked" if liked[place].all() else "watched"
+                gain = float(gains[named, slot].sum())
+                what = (kind, *account.titles[place].tolist())
+                yield request, slot, _Cause("titles", gain, (TASTE,), what)
 
-def headline(requests: pd.DataFrame, boost: ContextBoost, step: ContextStep) -> str:
-    """Say how the moment of the only request was understood, and what it is weighed with."""
-    moment = describe(requests, boost.clock).iloc[0].dropna()
-    words = ", ".join(_spoken(name, value) for name, value in moment.items()) or "unknown"
-    kind = "learned strength" if boost.strength is None else "strength"
-    return f"Moment: {words} ({boost.mode}, {kind} {step.strength:.3g})"
-
-
-def as_text(moved: pd.DataFrame) -> str:
-    """Lay out moves as a table, with what left the list below it."""
-    shown = pd.DataFrame(
-        {
-            "rank": moved["rank"].astype("str").fillna("-").str.rjust(4),
-            "was": moved["before"].astype("str").str.rjust(4),
-            "title": moved["title"],
-            "times": [f"×{multiplier:.2f}" for multiplier in moved["multiplier"]],
-            "reason": moved["reason"],
-        }
-    )
-    rows = [shown.columns, *shown.to_numpy()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    listed = 1 + moved["rank"].notna().sum()
-    left = ["", "Left the list:", *lines[listed:]] if lines[listed:] else []
-    return "\n".join([*lines[:listed], *left])
-
-
-def stillness(moved: pd.DataFrame, boost: ContextBoost, step: ContextStep) -> str:
-    """Say why nothing moved; nothing where something did."""
-    if not moved["rank"].eq(moved["before"]).fillna(False).all():
-        return ""
-    if boost.mode == "off":
-        return "Nothing moves: the context is off."
-    if step.strength == 0:
-        return f"Nothing moves: the {'learned ' if boost.strength is None else ''}strength is 0."
-    return "Nothing moves: no multiplier of this moment changes this list."
-
-
-def caveats(after: Slate, step: ContextStep, data: Dataset) -> list[str]:
-    """Warn of learned multipliers that rest on events whose moments were not observed."""
-    learned = [
-        each.dimension
-        for each in step.multipliers
-        if f"{PREFIX}{each.dimension}" in after.parts and each.reasons["low"].notna().any()
-    ]
-    kinds = data.manifest.get("columns", {}).get("watch_history", {})
-    timed = [name for name in learned if name not in data.interactions]
-    drawn = [n for n in learned if kinds.get("timestamp" if n in timed else n) == "simulated"]
-    told = []
-    if drawn:
-        are = "is" if len(drawn) == 1 else "are"
-        told.append(
-            f"{' and '.join(drawn)} {are} simulated in this data set: these lifts say nothing "
-            "about people"
+    def _said(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which titles of histories were liked, and which disliked, bool of shape (n,)."""
+        account, users = self.account, self.slate.users[self.account.row]
+        known = users >= 0
+        place = (np.maximum(users, 0), account.titles)
+        liked, disliked = (
+            np.asarray(table[place]).ravel() for table in (self.of.liked, self.of.disliked)
         )
-    note = re.search(r"[^.]*\btimestamps?\b[^.]*\.", data.manifest.get("notes", ""), re.IGNORECASE)
-    return [*told, note[0].strip()] if note and timed else told
+        return np.where(known, liked, True), disliked & known
+
+    def _of_features(self) -> Iterator[tuple[int, int, _Cause]]:
+        """The family of features that contributes most, by those that an item has."""
+        names = [name for name in self.account.names if name not in self.of.common]
+        if not names:
+            return
+        place = [self.account.names.index(name) for name in names]
+        gains = self.features[:, :, place].clip(0)
+        family, of = np.unique([name.split(":", 1)[0] for name in names], return_inverse=True)
+        total = gains @ (of[:, None] == np.arange(len(family))).astype(np.float32)
+        best = total.argmax(axis=2)
+        for request, slot in zip(*np.nonzero(self.filled & (total.max(axis=2) > 0)), strict=True):
+            own = np.where(of == best[request, slot], gains[request, slot], 0)
+            order = np.argsort(-own, kind="stable")[:MOST_NAMED]
+            told = order[own[order] >= BESIDE * own[order[0]]]
+            what = tuple(names[n] for n in told)
+            yield request, slot, _Cause("feature", float(own[told].sum()), (TASTE,), what)
+
+    def _of_popularity(self) -> Iterator[tuple[int, int, _Cause]]:
+        for request, slot in zip(*np.nonzero(self.filled & (self.rest > 0)), strict=True):
+            gain = float(self.rest[request, slot])
+            yield request, slot, _Cause("popular", gain, (TASTE,), ("alike",))
+        part = self.slate.parts.get(POPULARITY)
+        if part is not None:
+            for request, slot in zip(*np.nonzero(self.filled & (part > 0)), strict=True):
+                gain = float(part[request, slot])
+                yield request, slot, _Cause("popular", gain, (POPULARITY,), ("popular",))
+
+    def _of_context(self) -> Iterator[tuple[int, int, _Cause]]:
+        parts = {n: p for n, p in self.slate.parts.items() if n.startswith(PREFIX)}
+        if not parts:
+            return
+        names, values = list(parts), np.stack(list(parts.values()))
+        told = (values >= NEGLIGIBLE) & self.filled
+        for request, slot in zip(*np.nonzero(told.any(axis=0)), strict=True):
+            where = np.flatnonzero(told[:, request, slot])
+            gain = float(values[where, request, slot].sum())
+            used = tuple(names[n] for n in where)
+            yield request, slot, _Cause("context", gain, used, ())
+
+    def _of_friends(self) -> Iterator[tuple[int, int, _Cause]]:
+        part = self.slate.parts.get(FRIENDS)
+        if part is None:
+            return
+        told = self.filled & (part > 0) & (self.counts["watched"] > 0)
+        for request, slot in zip(*np.nonzero(told), strict=True):
+            yield request, slot, _Cause("friends", float(part[request, slot]), (FRIENDS,), ())
+
+    def reasons(self, request: int, slot: int, causes: list[_Cause], lead: float) -> list[Reason]:
+        """Put what is worth naming into words, strongest first."""
+        causes.sort(key=lambda cause: -cause.contribution)
+        least = max(NEGLIGIBLE, *(NOTICEABLE * cause.contribution for cause in causes[:1]))
+        told = [cause for cause in causes if cause.contribution >= least]
+        return [self._reason(request, slot, cause, lead) for cause in told[:MOST_REASONS]]
+
+    def _reason(self, request: int, slot: int, cause: _Cause, lead: float) -> Reason:
+        text, about = self._words(request, slot, cause)
+        share = float(cause.contribution / lead)
+        return Reason(cause.kind, text, cause.contribution, share, cause.parts, about)
+
+    def _words(self, request: int, slot: int, cause: _Cause) -> tuple[str, tuple[str, ...]]:
+        if cause.kind == "titles":
+            kind, *items = cause.what
+            said = sentences.because(self.of.titles[items].tolist(), liked=kind == "liked")
+            return said, tuple(self.of.ids[items])
+        if cause.kind == "feature":
+            return sentences.features(cause.what), cause.what
+        if cause.kind == "context":
+            return self._moment(request, cause.parts)
+        if cause.kind == "friends":
+            return self._friends(request, slot)
+        return sentences.TEMPLATES[cause.what[0]], ()
+
+    def _moment(self, request: int, parts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+        names = [part.removeprefix(PREFIX) for part in parts if part != JOINT]
+        if not names or self.codes is None or self.of.context is None:
+            return sentences.TEMPLATES["similar moments"], ()
+        each = zip(self.of.context.multipliers, self.codes[:, request], strict=True)
+        told = {m.dimension: m.values[code] for m, code in each if m.dimension in names}
+        return sentences.moment(told), tuple(told.values())
+
+    def _friends(self, request: int, slot: int) -> tuple[str, tuple[str, ...]]:
+        codes = list(self.circle[request * self.slate.shape[1] + slot])
+        numbers = [int(self.counts[n][request, slot]) for n in ("watched", "finished", "loved")]
+        said = sentences.friends(*numbers, self.of.names[codes].tolist())
+        return said, tuple(self.of.user_ids[codes])
+
+
+def _spans(row: np.ndarray, count: int) -> np.ndarray:
+    """Start and end of each request's rows, (count, 2)."""
+    edges = np.searchsorted(row, np.arange(count + 1))
+    return np.column_stack([edges[:-1], edges[1:]])

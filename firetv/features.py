@@ -6,6 +6,7 @@ set at hand, so a training split's features hold nothing of its test part.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -144,6 +145,65 @@ def user_features(data: Dataset) -> Features:
     return stack(empty, *blocks)
 
 
+@dataclass(frozen=True)
+class Profiles:
+    """What :func:`user_features` would say of somebody who is not in the data.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of its columns.
+    columns : tuple of str
+        Of the users table that a profile may give.
+    edges : mapping of str to float64 array
+        Between the quartiles of the numeric columns beyond the schema.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+    edges: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, data: Dataset) -> Profiles:
+        """Read names and quartiles of a data set."""
+        known = ("user_id", "name", "sharing")
+        columns = [name for name in data.users if name not in known]
+        labels = ("age", "gender", "occupation", "region")
+        numbers = {name: _number(data.users[name]) for name in columns if name not in labels}
+        edges = {
+            name: np.unique(np.quantile(number.dropna(), (0.25, 0.5, 0.75)))
+            for name, number in numbers.items()
+            if number is not None
+        }
+        return cls(user_features(data).names, tuple(columns), edges)
+
+    def traits(self, profile: Mapping[str, object]) -> tuple[int, ...]:
+        """Columns of the features that somebody has; a value that nobody had says nothing.
+
+        Raises
+        ------
+        ValueError
+            If the profile has a key that is no column of the users table, or an age or another
+            number that is none.
+        """
+        if unknown := [name for name in profile if name not in self.columns]:
+            known = ", ".join(self.columns) or "none"
+            raise ValueError(f"a profile has no {', '.join(unknown)}: the columns are {known}")
+        names = [self._name(column, value) for column, value in profile.items()]
+        return tuple(self.names.index(name) for name in names if name in self.names)
+
+    def _name(self, column: str, value: object) -> str:
+        if column == "age" or column in self.edges:
+            try:
+                number = float(value)  # type: ignore[arg-type]
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{column} {value!r} is not a number") from error
+            if column == "age":
+                return "".join(banded(pd.Series([number]), AGE_BANDS, "age").names)
+            return f"{_family(column)}:q{1 + np.searchsorted(self.edges[column], number)}"
+        return f"{_family(column)}:{value}"
+
+
 def genre_preferences(data: Dataset) -> Features:
     """Share of each user's viewing that goes to each genre, rows sum to 1.
 
@@ -189,13 +249,23 @@ def _extra_labels(table: pd.DataFrame, known: tuple[str, ...]) -> list[Features]
     """Columns beyond the schema: labels and small sets of numbers one-hot, others in quartiles."""
     blocks = []
     for column in table.columns.difference(known, sort=False):
-        values = table[column]
-        number = pd.to_numeric(values, errors="coerce").replace([np.inf, -np.inf], np.nan)
-        if number.nunique() > MAX_CODES and number.notna().sum() == values.notna().sum():
+        values, number = table[column], _number(table[column])
+        if number is not None:
             quartile = pd.qcut(number.astype(float), 4, labels=False, duplicates="drop")
             values = ("q" + (quartile + 1).astype("Int64").astype("string")).astype("str")
             values = values.where(number.notna())
         if values.nunique() <= MAX_LEVELS:
-            family = f"extra-{column}" if column in FAMILIES else str(column)
-            blocks.append(one_hot(values, family))
+            blocks.append(one_hot(values, _family(str(column))))
     return blocks
+
+
+def _family(column: str) -> str:
+    """Family of the features of a column of one's own."""
+    return f"extra-{column}" if column in FAMILIES else column
+
+
+def _number(values: pd.Series) -> pd.Series | None:
+    """A column as numbers, NaN where infinite; None where it is of labels, or of few numbers."""
+    number = pd.to_numeric(values, errors="coerce").replace([np.inf, -np.inf], np.nan)
+    whole = number.notna().sum() == values.notna().sum()
+    return number if whole and number.nunique() > MAX_CODES else None

@@ -25,8 +25,10 @@ from firetv.fairness import (
     SPGreedy,
     Turns,
 )
+from firetv.features import genres
 from firetv.groups import GROUP, Unseen
 from firetv.panels import Strategy
+from firetv.sentences import TEMPLATES, together
 from firetv.slate import EMPTY, Slate
 from firetv.strategies import (
     LITTLE,
@@ -62,6 +64,7 @@ STRATEGIES: Mapping[str, Strategy] = {
     "nash": Nash(),
 }
 
+PRIOR = 5.0  # viewings of everybody's, beside which somebody's genres are weighed
 MOST = 2 / 3  # of what members contribute to a title: those who make it up are named
 AS_MUCH = 0.9  # of the least that is named: whoever contributes as much is named too
 NOTICEABLE = 0.1  # of all contributions to a title: less than this is no reason
@@ -91,18 +94,6 @@ BECAUSE = {  # of counting more, and of counting less; other factors are called 
     "presence": ("there for longer", "there for less of the evening"),
 }
 _PART = re.compile(r"member:(\d+)(?:/(.+))?")
-
-
-def together(names: Sequence[str]) -> str:
-    """Name several people.
-
-    Examples
-    --------
-    >>> together(["Ana"]), together(["Ana", "Ben"]), together(["Ana", "Ben", "Cleo"])
-    ('Ana', 'Ana and Ben', 'Ana, Ben and Cleo')
-    """
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def why(lists: Slate, names: Sequence[str], strategy: Strategy) -> list[str]:
@@ -142,6 +133,42 @@ def why(lists: Slate, names: Sequence[str], strategy: Strategy) -> list[str]:
         )
         for slot in slots
     ]
+
+
+def favourites(
+    items: np.ndarray, views: pd.DataFrame, names: Sequence[str], data: Dataset
+) -> list[str]:
+    """Say of some titles that they are of the favourite genre of whoever likes them most.
+
+    A favourite is the genre that somebody watches most beyond what people in general do. Nobody
+    minds a title that is in the better half of everybody's own order.
+
+    Returns
+    -------
+    list of str
+        One for each title, empty where it does not hold.
+    """
+    genre = genres(data).matrix
+    members = views.drop_duplicates("member")["user"].to_numpy()
+    if len(members) < 2 or not genre.shape[1]:
+        return [""] * len(items)
+    watched = data.matrix()[np.maximum(members, 0)] @ genre
+    usual = np.asarray(data.item_counts @ genre) + 1e-12
+    usual /= usual.sum()
+    own = watched.toarray() + PRIOR * usual
+    lift = np.log(own / own.sum(axis=1, keepdims=True) / usual)
+    known = (members >= 0) & (watched.sum(axis=1) > 0)
+    best = np.where(known, lift.argmax(axis=1), -1)
+    half, found = np.count_nonzero(data.item_counts) / 2, {}
+    for item, view in views.groupby("item", sort=False):
+        first = view["opinion"].to_numpy().argmax()
+        if best[first] < 0 or not genre[item, best[first]]:
+            found[item] = ""
+            continue
+        words = TEMPLATES["favourite"].format(name=names[first])
+        minds = (view["rank"] > half).any()
+        found[item] = words if minds else f"{words}, {TEMPLATES['nobody minds']}"
+    return [found[item] for item in items.tolist()]
 
 
 def _by_member(lists: Slate, size: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -232,12 +259,17 @@ def _named(marked: np.ndarray, names: Sequence[str]) -> str:
 # ------------------------------------------------------------------ for the command line
 
 
+def ids_of(data: Dataset, users: np.ndarray) -> np.ndarray:
+    """Ids of users, ``guest`` for those who are not in the data."""
+    return np.where(users < 0, "guest", data.user_ids[users])
+
+
 def names_of(data: Dataset, users: np.ndarray) -> list[str]:
     """Name users by their profiles, else by their ids; namesakes get their ids too."""
-    ids = pd.Series(data.user_ids[users], dtype="str")
+    ids = pd.Series(ids_of(data, users), dtype="str")
     if "name" not in data.users:
         return ids.tolist()
-    names = data.users["name"].iloc[users].reset_index(drop=True).fillna(ids)
+    names = data.users["name"].iloc[users].reset_index(drop=True).mask(users < 0).fillna(ids)
     return names.mask(names.duplicated(keep=False), names + " (" + ids + ")").tolist()
 
 
@@ -264,15 +296,19 @@ def table(
     items = lists.items[0][lists.items[0] != EMPTY]
     ids = pd.Series(data.item_ids[items], dtype="str")
     titles = data.content["title"].iloc[items] if "title" in data.content else ids
-    told = pd.DataFrame(
+    told = why(lists, names, strategy)
+    if GROUP not in lists.parts:  # else a title is for nobody in particular
+        besides = favourites(items, views, names, data)
+        told = ["; ".join(filter(None, pair)) for pair in zip(told, besides, strict=True)]
+    table = pd.DataFrame(
         {
             "rank": np.arange(1, len(items) + 1),
             "title": titles.reset_index(drop=True).fillna(ids),
-            "why": pd.array(why(lists, names, strategy), "str"),
+            "why": pd.array(told, "str"),
         }
     )
     places = views["rank"].to_numpy().reshape(len(names), -1).T  # views are by member, then title
-    return pd.concat([told, pd.DataFrame(places, columns=list(names))], axis=1)
+    return pd.concat([table, pd.DataFrame(places, columns=list(names))], axis=1)
 
 
 def records(
@@ -288,7 +324,7 @@ def records(
         See there.
     """
     columns = ["user_id", "rank", "opinion", "weight", "because"]
-    views = views.assign(user_id=data.user_ids[views["user"]])
+    views = views.assign(user_id=ids_of(data, views["user"].to_numpy()))
     views = views.astype({"opinion": float, "weight": float}).round(6)
     of = {item: frame[columns].to_dict("records") for item, frame in views.groupby("item")}
     found = []

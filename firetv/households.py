@@ -111,7 +111,7 @@ def published(
     """
     others = np.where(others == watched[:, None], EMPTY, others)
     items = np.random.default_rng(seed).permuted(np.column_stack([watched, others]), axis=1)
-    known = _ever(data)[row, watched] > 0
+    known = ever_watched(data)[row, watched] > 0
     return Questions(data, row, items, watched, np.asarray(known).ravel())
 
 
@@ -123,8 +123,26 @@ def clean(
     What is to be found is no training event of the household nor of its members, and none of the
     other candidates was watched by any of them in training.
     """
-    train = without(data, row, watched)
-    seen = _ever(train)[row[:, None], others].toarray() > 0
+    return unseen(without(data, row, watched), row, watched, others, seed)
+
+
+def unseen(
+    train: Dataset, row: np.ndarray, watched: np.ndarray, others: np.ndarray, seed: int
+) -> Questions:
+    """Questions whose other candidates were watched by nobody of the household in training.
+
+    Parameters
+    ----------
+    train : Dataset
+        Where what is to be found came later: :func:`clean` takes it out of data where it did not.
+    row, watched : int arrays of shape (P,)
+        See :func:`published`.
+    others : int array of shape (P, n), or (n,)
+        Candidates beside each, or beside all of them.
+    seed : int
+        Of the order of the candidates.
+    """
+    seen = cells(ever_watched(train), row, others) > 0
     return published(train, row, watched, np.where(seen, EMPTY, others), seed)
 
 
@@ -181,7 +199,7 @@ def without(data: Dataset, row: np.ndarray, watched: np.ndarray) -> Dataset:
     return data.keep(~np.isin(pairs, hidden))
 
 
-def _ever(data: Dataset) -> sparse.csr_array:
+def ever_watched(data: Dataset) -> sparse.csr_array:
     """What a household or any of its members watched, in the row of the household, CSR."""
     people = household_members(data)
     pairs = [(own, each) for own, members in people.items() for each in (own, *members)]
@@ -191,17 +209,24 @@ def _ever(data: Dataset) -> sparse.csr_array:
 
 
 def measure_answers(
-    model: str, answers: Slate, questions: Questions, split: str, seed: int = 0
+    model: str,
+    answers: Slate,
+    questions: Questions,
+    split: str,
+    seed: int = 0,
+    at: Sequence[int] = (5, 10),
 ) -> pd.DataFrame:
-    """Hit rate and nDCG at 5 and 10 of each question, ties in expectation.
+    """Hit rate and nDCG of each question, ties in expectation.
 
     Parameters
     ----------
     model, split : str
     answers : Slate
-        All candidates of each question, with their scores.
+        All candidates of each question, with their scores, or the best of them.
     questions : Questions
     seed : int
+    at : sequence of int
+        Lengths of list to measure.
 
     Returns
     -------
@@ -216,7 +241,7 @@ def measure_answers(
     held = grid != EMPTY
     held[:, 0] = grid[:, 0] == questions.watched  # a miss where it was not answered
     frames = []
-    for k in (5, 10):
+    for k in at:
         for name, values in against_negatives(scores, k, held).items():
             frames.append(pd.DataFrame({"metric": f"{name}@{k}", "value": values}))
     table = pd.concat(frames).rename_axis("request").reset_index()
@@ -237,6 +262,8 @@ def ask_groups(
     strategies: Sequence[tuple[Scale, Mapping[str, Strategy]]],
     split: str,
     seed: int,
+    at: Sequence[int] = (5, 10),
+    k: int | None = None,
 ) -> pd.DataFrame:
     """Answer questions by a model and every way to make one list for a household.
 
@@ -247,11 +274,15 @@ def ask_groups(
     model : Stage
     questions : Questions
     strategies : sequence of pairs
-        A scale that learns nothing, and strategies on its opinions, by name. One of them must be
-        ``Average``.
+        A scale, and strategies on its opinions, by name. One of them must be ``Average``. The first
+        scale must be one that learns nothing.
     split : str
     seed : int
         Of the model.
+    at : sequence of int
+        Lengths of list to measure.
+    k : int, optional
+        Length of the lists that are made; all candidates by default.
 
     Returns
     -------
@@ -260,12 +291,13 @@ def ask_groups(
         strategy; ``ALS, row`` and ``ALS, members + row``: that of the household's row, alone or
         averaged with the members'; and ``ALS, placebo``: the average of another household's.
     """
-    slots = questions.items.shape[1]
+    k = questions.items.shape[1] if k is None else k
     members, placebo = questions.slate("members"), questions.placebo(seed)
-    step = ForGroups(model, scale=strategies[0][0], unseen="off", k=slots, seed=seed)
+    step = ForGroups(model, scale=strategies[0][0], unseen="off", k=k, seed=seed)
     step, found = step.fit(questions.train), {"row": None}
     for scale, own in strategies:
-        scaled = replace(step, scale=scale.fit_after(chain(), questions.train))
+        learned = with_seed(scale, seed).fit_after(chain(with_seed(model, seed)), questions.train)
+        scaled = replace(step, scale=learned)
         found |= scaled.lists(members, own)
         if "Average" in own:
             average = {"": own["Average"]}
@@ -273,7 +305,7 @@ def ask_groups(
             found["placebo"] = scaled.lists(placebo, average)[""]
     found["row"] = step(questions.slate("row"))
     frames = [
-        measure_answers(f"{name}, {way}", answers, questions, split, seed)
+        measure_answers(f"{name}, {way}", answers, questions, split, seed, at)
         for way, answers in found.items()
     ]
     return pd.concat(frames, ignore_index=True)

@@ -2,15 +2,15 @@
 
 A moment has seven :data:`DIMENSIONS`. Daypart, day type and season follow from an instant once a
 :class:`Clock` says how instants are read; the festival follows from a country's calendar; weather,
-company and place can only be observed. :func:`describe` puts them side by side, and what is not
-known stays missing.
+company and place can only be observed, as can the further dimensions that data may have of their
+own. :func:`describe` puts them side by side, and what is not known stays missing.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cache
@@ -20,7 +20,7 @@ import holidays
 import numpy as np
 import pandas as pd
 
-from firetv.schema import TIMESTAMP
+from firetv.schema import DIMENSIONS, TIMESTAMP
 
 NO_FESTIVAL = "none"  # an ordinary day, which is not the same as an unknown one
 CALENDAR_YEARS = range(2001, 2036)  # where every calendar of `holidays` is complete
@@ -72,7 +72,6 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "companion": ("alone", "partner", "family", "friends", "colleagues", "parents", "public"),
     "location": ("home", "public", "friend's"),
 }
-DIMENSIONS = ("daypart", "daytype", "season", "weather", "festival", "companion", "location")
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,8 @@ class Context:
         One of :data:`VALUES`, in any case; kept in the spelling that is listed there.
     region : str or None
         As in the users table.
+    daypart : str or None
+        Where the hour is known, but not the day; else it follows from `at`.
 
     Raises
     ------
@@ -107,6 +108,7 @@ class Context:
     festival: str | None = None
     companion: str | None = None
     region: str | None = None
+    daypart: str | None = None
 
     def __post_init__(self) -> None:
         if self.at is not None and self.at.tzinfo is None:
@@ -118,6 +120,11 @@ class Context:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _canonical(name, value))
+
+    def given(self) -> dict[str, str]:
+        """Dimensions that are said, and do not follow from the instant."""
+        names = ("weather", "festival", "companion", "daypart")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def requests(self, users: np.ndarray) -> pd.DataFrame:
         """Make one request of each user in this context.
@@ -131,13 +138,13 @@ class Context:
         -------
         DataFrame of R rows
             ``user`` (int32) and what is given of ``at`` (datetime64[us, UTC]), ``weather``,
-            ``festival``, ``companion`` and ``region`` (str).
+            ``festival``, ``companion``, ``region`` and ``daypart`` (str).
         """
         requests = pd.DataFrame({"user": np.asarray(users, np.int32)})
         if self.at is not None:
             instant = pd.Timestamp(self.at).tz_convert("UTC")
             requests["at"] = pd.Series(instant, index=requests.index, dtype=TIMESTAMP)
-        for name in ("weather", "festival", "companion", "region"):
+        for name in ("weather", "festival", "companion", "region", "daypart"):
             value = getattr(self, name)
             if value is not None:
                 requests[name] = pd.Series(value, index=requests.index, dtype="str")
@@ -200,6 +207,12 @@ class Clock:
                 "of holidays.list_supported_countries(), or None"
             )
 
+    def daypart(self, hour: int) -> str:
+        """Name the part of the day that a local hour, 0..23, is in."""
+        names = sorted(self.dayparts, key=self.dayparts.__getitem__)
+        begun = [name for name in names if self.dayparts[name] <= hour]
+        return (begun or names)[-1]
+
 
 def _check_zone(zone: str) -> None:
     try:
@@ -214,7 +227,9 @@ def _check_zone(zone: str) -> None:
 UTC_CLOCK = Clock()  # also knows no festivals
 
 
-def describe(frame: pd.DataFrame, clock: Clock = UTC_CLOCK) -> pd.DataFrame:
+def describe(
+    frame: pd.DataFrame, clock: Clock = UTC_CLOCK, own: Sequence[str] = ()
+) -> pd.DataFrame:
     """Describe the moment of each event or request.
 
     A dimension that is a column of `frame` was observed: it is taken as it is, and what is missing
@@ -229,11 +244,13 @@ def describe(frame: pd.DataFrame, clock: Clock = UTC_CLOCK) -> pd.DataFrame:
         unknown instant. ``region``, if there, picks the zone of the clock.
     clock : Clock
         How instants are read.
+    own : sequence of str
+        Dimensions of the data's own, see :attr:`firetv.data.Dataset.own_dimensions`.
 
     Returns
     -------
     DataFrame of n rows, dtype str
-        The columns of :data:`DIMENSIONS`, with the index of `frame`.
+        The columns of :data:`DIMENSIONS` and of `own`, with the index of `frame`.
 
     Raises
     ------
@@ -248,6 +265,7 @@ def describe(frame: pd.DataFrame, clock: Clock = UTC_CLOCK) -> pd.DataFrame:
     >>> describe(requests, Clock(country="US"))["festival"].item()
     'Christmas'
     """
+    names = (*DIMENSIONS, *own)
     local = _local(frame, clock)
     day, days = pd.factorize(local.dt.floor("D"))
 
@@ -260,24 +278,26 @@ def describe(frame: pd.DataFrame, clock: Clock = UTC_CLOCK) -> pd.DataFrame:
             return _OF_DAY[name](days, clock).take(day, allow_fill=True)
         return _labels((), np.full(len(frame), -1))
 
-    return pd.DataFrame({name: column(name) for name in DIMENSIONS}, index=frame.index)
+    return pd.DataFrame({name: column(name) for name in names}, index=frame.index)
 
 
-def describe_of(frame: pd.DataFrame, users: pd.DataFrame, clock: Clock) -> pd.DataFrame:
+def describe_of(
+    frame: pd.DataFrame, users: pd.DataFrame, clock: Clock, own: Sequence[str] = ()
+) -> pd.DataFrame:
     """Describe the moments of users' events or requests, each in the zone of the user's region."""
     if clock.zones and "region" not in frame and "region" in users:
         region = users["region"].array.take(frame["user"].to_numpy(), allow_fill=True)
         frame = frame.assign(region=region)
-    return describe(frame, clock)
+    return describe(frame, clock, own)
 
 
 def _labels(names: tuple[str, ...], codes: np.ndarray) -> pd.api.extensions.ExtensionArray:
     """Texts by their codes; -1 is missing."""
-    return pd.array(list(names), dtype="str").take(codes, allow_fill=True)
+    return pd.array(np.array([*names, np.nan], object)[codes], dtype="str")
 
 
 def _observed(values: pd.Series) -> pd.api.extensions.ExtensionArray:
-    text = values.astype("str").where(values.notna())
+    text = values if values.dtype == "str" else values.astype("str").where(values.notna())
     if values.name == "festival" and values.notna().any():
         text = text.fillna(NO_FESTIVAL)
     return text.array
@@ -308,11 +328,8 @@ def _local(frame: pd.DataFrame, clock: Clock) -> pd.Series:
 
 
 def _daypart(local: pd.Series, clock: Clock) -> pd.api.extensions.ExtensionArray:
-    parts = sorted(clock.dayparts, key=clock.dayparts.__getitem__)
-    starts = [clock.dayparts[part] for part in parts]
-    of_hour = (np.searchsorted(starts, np.arange(24), "right") - 1) % len(parts)
-    hour = local.dt.hour.fillna(-1).to_numpy(np.int8)
-    return _labels(tuple(parts), np.append(of_hour, -1)[hour])
+    of_hour = np.array([*(clock.daypart(hour) for hour in range(24)), np.nan], object)
+    return pd.array(of_hour[local.dt.hour.fillna(-1).to_numpy(np.int8)], "str")
 
 
 def _daytype(days: pd.DatetimeIndex, _: Clock) -> pd.api.extensions.ExtensionArray:
@@ -327,7 +344,17 @@ def _season(days: pd.DatetimeIndex, clock: Clock) -> pd.api.extensions.Extension
 def _festival(days: pd.DatetimeIndex, clock: Clock) -> pd.api.extensions.ExtensionArray:
     if clock.country is None:
         return _labels((), np.full(len(days), -1))
-    return festivals(days, clock.country).array
+    remembered = _remembered(clock.country)  # who serves asks about the same few days all the time
+    missing = [day for day in days if day not in remembered]
+    if missing:
+        remembered.update(festivals(pd.DatetimeIndex(missing), clock.country))
+    return pd.array([remembered[day] for day in days], "str")
+
+
+@cache
+def _remembered(country: str) -> dict[pd.Timestamp, str]:
+    """What was found of days, at most as many as the schema's era has."""
+    return {}
 
 
 _OF_DAY: Mapping[str, Callable[[pd.DatetimeIndex, Clock], pd.api.extensions.ExtensionArray]] = {

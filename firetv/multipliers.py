@@ -53,8 +53,9 @@ class Multipliers:
 
     def codes(self, moments: pd.DataFrame) -> np.ndarray:
         """Row of the table for each moment, int64 of shape (R,); V where context is unknown."""
-        code = pd.Index(self.values).get_indexer(moments[self.dimension])
-        return np.where(code < 0, len(self.values), code)
+        row, met = pd.factorize(moments[self.dimension].array)  # few distinct ones
+        place = {value: code for code, value in enumerate(self.values)}
+        return np.array([*(place.get(value, len(place)) for value in met), len(place)])[row]
 
     def beside(self, other: Multipliers) -> Multipliers:
         """Add the values that only the other one knows."""
@@ -126,6 +127,8 @@ def _with_unknown(table: np.ndarray) -> np.ndarray:
 
 def rule_multipliers(dimension: str, rules: Rules, attributes: Features) -> Multipliers | None:
     """Multipliers of the rules of one dimension; None where no rule applies to the catalogue."""
+    if dimension not in VALUES:  # of the data's own
+        return None
     values = VALUES[dimension]
     own = [rule.value for rule in rules.rules if rule.dimension == dimension]
     values = tuple(dict.fromkeys((*values, *own)))
@@ -158,7 +161,7 @@ class Learning:
     @classmethod
     def of(cls, data: Dataset, clock: Clock, families: Sequence[str], rules: Rules) -> Learning:
         """Describe the moments of a data set's events."""
-        moments = describe_of(data.interactions, data.users, clock)
+        moments = describe_of(data.interactions, data.users, clock, data.own_dimensions)
         return cls(data, moments, attribute_shares(data, rules, families), rules)
 
     def lifts(self, dimension: str) -> tuple[Lifts, pd.DataFrame] | None:
@@ -172,7 +175,7 @@ class Learning:
         met = self.moments[dimension].value_counts()
         if len(met) < 2 or met.sum() < FEWEST:
             return None
-        order = [v for v in VALUES[dimension] if v in met]
+        order = [v for v in VALUES.get(dimension, ()) if v in met]
         values = (*order, *sorted(set(met.index) - set(order)))
         code = pd.Index(values).get_indexer(self.moments[dimension])
         events = self.data.interactions[["user", "item"]].assign(code=code)
@@ -186,10 +189,17 @@ class Learning:
             events["item"].to_numpy(),
             events["user"].to_numpy(),
             self.attributes,
-            self.rules.log_multipliers(dimension, values, self.attributes.names),
+            self._prior(dimension, values),
             [stratum[known] for stratum in strata],
         )
         return lifts, events
+
+    def _prior(self, dimension: str, values: Sequence[str]) -> np.ndarray:
+        """Log-multipliers of the rules, (V, G), which say nothing of dimensions of one's own."""
+        names = self.attributes.names
+        if dimension not in VALUES:
+            return np.zeros((len(values), len(names)))
+        return self.rules.log_multipliers(dimension, values, names)
 
     def multipliers(
         self, dimension: str, *, items: float | bool = False, personal: bool = False

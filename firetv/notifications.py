@@ -14,8 +14,9 @@ from scipy.stats import rankdata
 from firetv.data import KEYS, Dataset
 from firetv.delivery import DeliveryLog, Sink, as_entries
 from firetv.moments import UTC_CLOCK, Clock, Context
-from firetv.proof import friend_events, sentence, social_proof
+from firetv.proof import friend_events, social_proof
 from firetv.schema import TIMESTAMP
+from firetv.sentences import sentence
 from firetv.slate import EMPTY, ExcludeSeen, Pipeline, Slate, Step, recommend
 from firetv.social import PART
 

@@ -72,7 +72,9 @@ def context(
     """Show what a moment moves in somebody's list, and why; only what is given is known of it."""
     # Here, because models take seconds to import and the other commands do not need them.
     from firetv.context import ContextBoost
-    from firetv.explain import (
+    from firetv.models import LightFM
+    from firetv.moments import Clock, Context
+    from firetv.moves import (
         as_text,
         before_and_after,
         caveats,
@@ -81,8 +83,6 @@ def context(
         moves,
         stillness,
     )
-    from firetv.models import LightFM
-    from firetv.moments import Clock, Context
     from firetv.rules import read_rules
 
     with plain_errors(ValueError):
@@ -235,12 +235,12 @@ def group(
     """Make one list for several people, and say for whom each title is."""
     # Here, because models take seconds to import and the other commands do not need them.
     from firetv.context import ContextBoost
-    from firetv.explain import forget, headline
     from firetv.group_reasons import STRATEGIES, as_text, names_of, records, table
     from firetv.groups import ForGroups
     from firetv.member_weights import Suitability
     from firetv.models import LightFM
     from firetv.moments import Clock, Context
+    from firetv.moves import forget, headline
     from firetv.panels import GUEST
 
     with plain_errors(ValueError):

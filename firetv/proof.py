@@ -1,4 +1,4 @@
-"""Social proof: who among somebody's friends watched, finished or loved what, also in words.
+"""Social proof: who among somebody's friends watched, finished or loved what.
 
 A friend whose sharing is off does not exist here: everything that tells people about each other
 starts from :func:`friend_events`, or asks :func:`sharing` itself.
@@ -6,7 +6,7 @@ starts from :func:`friend_events`, or asks :func:`sharing` itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,6 @@ from firetv.data import KEYS, Dataset
 
 FINISHED = 0.9  # completion from which a title was watched to its end: the rest is credits
 LOVED = 4.5  # stars from which a rating says love
-NOUNS = {  # by content type; anything else is a title
-    "movie": "movie",
-    "series": "series",
-    "news": "news programme",
-    "sport": "sports programme",
-    "kids": "children's programme",
-}
 
 
 def sharing(data: Dataset) -> np.ndarray:
@@ -72,6 +65,134 @@ def friend_events(
     return found.sort_values(["request", "friend", "item"], ignore_index=True)
 
 
+@dataclass(frozen=True)
+class FriendLog:
+    """What everybody did with which titles, laid out to be asked for a few titles at a time.
+
+    It says the same as :func:`friend_events`, without reading the whole log for each request.
+
+    Attributes
+    ----------
+    friends : CSR array of shape (n_users, n_users)
+        Ties of a positive strength to people who share.
+    first : int64 array of shape (n_users + 1,)
+        Where each user's events begin.
+    items : int32 array of shape (n,)
+        By user.
+    times : int64 array of shape (n,)
+        Microseconds.
+    finished, loved : bool arrays of shape (n,)
+    """
+
+    friends: sparse.csr_array
+    first: np.ndarray
+    items: np.ndarray
+    times: np.ndarray
+    finished: np.ndarray
+    loved: np.ndarray
+
+    @classmethod
+    def of(cls, data: Dataset) -> FriendLog:
+        """Lay out the events of a data set."""
+        ties = _ties(data, np.arange(data.shape[0]))
+        place = (ties["request"].to_numpy(), ties["friend"].to_numpy())
+        shape = (data.shape[0],) * 2
+        friends = sparse.csr_array((np.ones(len(ties), np.float32), place), shape=shape)
+        events = _events(data.interactions, data.reactions)
+        events = events.sort_values("user", kind="stable")
+        count = np.bincount(events["user"], minlength=data.shape[0])
+        return cls(
+            friends,
+            np.concatenate([[0], np.cumsum(count)]),
+            events["item"].to_numpy(np.int32),
+            events["timestamp"].dt.tz_convert(None).to_numpy("datetime64[us]").astype(np.int64),
+            events["finished"].to_numpy(bool),
+            events["loved"].to_numpy(bool),
+        )
+
+    def about(self, users: np.ndarray, items: np.ndarray, at: np.ndarray) -> Proof:
+        """What the friends of some users did with some titles before some moments.
+
+        Parameters
+        ----------
+        users : int array of shape (R,)
+            User codes; -1 is a stranger, without friends.
+        items : int array of shape (R, k)
+            Titles asked about, each once in a row; below 0 there is none.
+        at : int64 array of shape (R,)
+            Microseconds.
+        """
+        known = np.flatnonzero(users >= 0)
+        circle = self.friends[users[known]]
+        request = np.repeat(known, np.diff(circle.indptr))
+        start = self.first[circle.indices]
+        length = self.first[circle.indices + 1] - start
+        ends = np.cumsum(length)
+        tie = np.repeat(np.arange(len(length)), length)
+        event = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - length - start, length)
+        row = request[tie]
+        slot = _slots_of(items, row, self.items[event])
+        kept = (slot >= 0) & (self.times[event] < at[row])
+        row, slot, event, friend = row[kept], slot[kept], event[kept], circle.indices[tie[kept]]
+        n_users, k = len(self.first) - 1, items.shape[1]
+        key = (row * k + slot) * n_users + friend
+        pairs, place = np.unique(key, return_inverse=True)
+        finished, loved = (
+            np.bincount(place, flag[event], len(pairs)) > 0 for flag in (self.finished, self.loved)
+        )
+        return Proof(items.shape, pairs // n_users, pairs % n_users, finished, loved)
+
+
+def _slots_of(items: np.ndarray, row: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where each wanted item is in its row of items, -1 where it is not."""
+    width = items.max(initial=-1) + 2
+    keys = (items + 1 + np.arange(len(items))[:, None] * width).ravel()
+    order = np.argsort(keys, kind="stable")
+    asked = np.where(wanted + 1 < width, wanted + 1, 0) + row * width
+    place = np.searchsorted(keys[order], asked).clip(max=max(len(keys) - 1, 0))
+    found = (keys[order][place] == asked) & (asked % width > 0) if len(keys) else asked < 0
+    return np.where(found, order[place] % max(items.shape[1], 1) if len(keys) else 0, -1)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Who among friends did what with the titles of a slate: a row for each slot and friend.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the slate, (R, k).
+    cell : int64 array of shape (n,)
+        Request and slot, ``request * k + slot``, in that order.
+    friend : int64 array of shape (n,)
+        User codes, in that order within a cell.
+    finished, loved : bool arrays of shape (n,)
+    """
+
+    shape: tuple[int, int]
+    cell: np.ndarray
+    friend: np.ndarray
+    finished: np.ndarray
+    loved: np.ndarray
+
+    def counts(self) -> dict[str, np.ndarray]:
+        """Numbers of friends who ``watched``, ``finished`` and ``loved``, int64 of (R, k)."""
+        size = self.shape[0] * self.shape[1]
+        flags = {"watched": np.ones(len(self.cell)), "finished": self.finished, "loved": self.loved}
+        return {
+            name: np.bincount(self.cell, flag, size).astype(np.int64).reshape(self.shape)
+            for name, flag in flags.items()
+        }
+
+    def friends(self) -> dict[int, tuple[int, ...]]:
+        """Codes of the friends of each cell that has any, in the order of :func:`social_proof`."""
+        strongest = np.where(self.loved, 0, np.where(self.finished, 1, 2))
+        order = np.lexsort((self.friend, strongest, self.cell))
+        cells, first = np.unique(self.cell[order], return_index=True)
+        each = np.split(self.friend[order], first[1:])
+        return {c: tuple(f.tolist()) for c, f in zip(cells.tolist(), each, strict=False)}
+
+
 def _ties(data: Dataset, users: np.ndarray) -> pd.DataFrame:
     """Pairs of a request and a friend who shares."""
     none = sparse.csr_array((data.shape[0],) * 2, dtype=np.float32)
@@ -99,6 +220,13 @@ def _within(
 
 def _by_title(views: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
     """What each viewer did with each title, one row per pair."""
+    last = {"timestamp": "max", "finished": "max", "loved": "max"}
+    pairs = _events(views, said).groupby(["user", "item"], as_index=False).agg(last)
+    return pairs.rename(columns={"user": "friend"})
+
+
+def _events(views: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
+    """Viewings, and loves as viewings: ``user, item, timestamp, finished, loved``."""
     finished = views["completion"] >= FINISHED if "completion" in views else False
     loves = said.loc[_loving(said), [*KEYS]]
     both = pd.concat(
@@ -106,10 +234,8 @@ def _by_title(views: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
             views[[*KEYS]].assign(finished=finished, loved=False),
             loves.assign(finished=False, loved=True),
         ]
-    ).astype({"finished": bool, "loved": bool})
-    last = {"timestamp": "max", "finished": "max", "loved": "max"}
-    pairs = both.groupby(["user", "item"], as_index=False).agg(last)
-    return pairs.rename(columns={"user": "friend"})
+    )
+    return both.astype({"finished": bool, "loved": bool})
 
 
 def _loving(reactions: pd.DataFrame) -> np.ndarray:
@@ -151,42 +277,3 @@ def social_proof(events: pd.DataFrame) -> pd.DataFrame:
     ends, codes = np.cumsum(proof["watched"]), ordered["friend"].tolist()
     friends = [tuple(codes[end - n : end]) for end, n in zip(ends, proof["watched"], strict=True)]
     return proof.assign(friends=pd.Series(friends, proof.index, dtype=object))
-
-
-def sentence(
-    watched: int,
-    finished: int,
-    loved: int,
-    names: Sequence[str],
-    content_type: str | None = None,
-    names_from: int = 2,
-    names_upto: int = 3,
-) -> str:
-    """Say the strongest thing that any friend did with a title, of exactly those who did it.
-
-    Parameters
-    ----------
-    watched, finished, loved : int
-        Numbers of friends.
-    names : sequence of str
-        Of all of them, in the order of :func:`social_proof`.
-    content_type : str, optional
-    names_from, names_upto : int
-        Friends are named where they are not fewer, and not more, than these.
-
-    Examples
-    --------
-    >>> sentence(3, 2, 2, ["Ana", "Ben", "Cara"], "movie")
-    'Ana and Ben loved this movie'
-    >>> sentence(3, 1, 0, ["Ana", "Ben", "Cara"], "series")
-    'A friend finished this series'
-    """
-    did = {"loved": loved, "finished": finished, "watched": watched}
-    verb = next(verb for verb, number in did.items() if number)
-    number, noun = did[verb], NOUNS.get(str(content_type).casefold(), "title")
-    if names_from <= number <= names_upto:
-        *others, last = names[:number]
-        who = f"{', '.join(others)} and {last}" if others else last
-    else:
-        who = "A friend" if number == 1 else f"{number} friends"
-    return f"{who} {verb} this {noun}"

@@ -6,18 +6,17 @@ overrides them line by line.
 
 from __future__ import annotations
 
-import reprlib
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from firetv.moments import VALUES
 from firetv.schema import DataError, Problem
+from firetv.yaml_files import quote, read_yaml, sections
 
 PACKAGED = Path(__file__).with_name("rules.yaml")
 FAMILIES = ("genre", "type", "decade", "minutes")  # of item features, as in `Features.names`
@@ -138,36 +137,13 @@ def read_rules(
     return Rules(tuple({rule.key: rule for rule in rules}.values()))
 
 
-def _quote(what: object) -> str:
-    """Quote a part of the file briefly, however deep it is nested."""
-    brief = reprlib.Repr()
-    brief.maxlevel = 2  # a line, and its list of levels
-    return brief.repr(what)
-
-
-class _Loader(yaml.SafeLoader):
-    """The safe loader; it also gathers keys given twice, of which YAML keeps only the last."""
-
-    def __init__(self, text: bytes) -> None:
-        super().__init__(text)
-        self.repeated: list[yaml.ScalarNode] = []
-
-    def construct_mapping(
-        self, node: yaml.MappingNode, deep: bool = False
-    ) -> dict[Hashable, object]:
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        first = {key.value: key for key in reversed(keys)}
-        self.repeated += [key for key in keys if first[key.value] is not key]
-        return super().construct_mapping(node, deep)
-
-
 def _read(path: Path, known: Mapping[str, Sequence[str]]) -> list[Rule]:
     """The rules of one file, or all that is wrong with it."""
-    raw, problems = _parse(_text(path), path.name)
+    raw, problems = read_yaml(path, FORM, "rules", MOST_BYTES)
     rules: list[Rule] = []
-    for dimension, values in _sections(raw, path.name, known, "dimension", problems):
+    for dimension, values in sections(raw, path.name, known, "dimension", problems):
         place = f"{path.name}, {dimension}"
-        for value, lines in _sections(values, place, known[dimension], "value", problems):
+        for value, lines in sections(values, place, known[dimension], "value", problems):
             rules += _rules(lines, dimension, value, f"{place}/{value}", problems)
     counts = Counter(rule.key for rule in rules)
     again = {rule.key: rule for rule in reversed(rules) if counts[rule.key] > 1}
@@ -177,55 +153,6 @@ def _read(path: Path, known: Mapping[str, Sequence[str]]) -> list[Rule]:
     if problems:
         raise DataError(*problems)
     return rules
-
-
-def _text(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            text = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        reason = f"cannot be read, {error.strerror}"
-        raise DataError(Problem(str(path), "", reason, "Give the path of a file.")) from error
-    if len(text) > MOST_BYTES:
-        reason = f"is bigger than {MOST_BYTES:,} bytes"
-        raise DataError(Problem(path.name, "", reason, "Keep nothing but rules in it."))
-    return text
-
-
-def _parse(text: bytes, where: str) -> tuple[object, list[Problem]]:
-    """What the YAML holds, and the keys that it gives twice."""
-    try:
-        loader = _Loader(text)
-        raw = loader.get_single_data()
-    # Besides its own errors, yaml raises ValueError for a day such as 2026-02-31, and it recurses.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = f"is not YAML, {' '.join(str(error).split())}"
-        remedy = f"Write UTF-8, and lines such as {FORM}."
-        raise DataError(Problem(where, "", reason, remedy)) from error
-    remedy = "Join the two, of which YAML keeps only the last."
-    places = [f"{where}, line {key.start_mark.line + 1}, {key.value}" for key in loader.repeated]
-    return raw, [Problem(place, "", "is there twice", remedy) for place in places]
-
-
-def _sections(
-    raw: object, where: str, known: Iterable[str], what: str, problems: list[Problem]
-) -> list[tuple[str, object]]:
-    """What is under each known name, in the known spelling; add what is wrong to `problems`."""
-    if raw is None:  # all its lines are comments
-        return []
-    spelling = {name.casefold(): name for name in known}
-    remedy = f"Use {', '.join(spelling.values())}."
-    if not isinstance(raw, dict):
-        problems.append(Problem(where, "", f"is not of the form `{what}: ...`", remedy))
-        return []
-    sections = []
-    for name, below in raw.items():
-        if str(name).casefold() in spelling:
-            sections.append((spelling[str(name).casefold()], below))
-        else:
-            place = f"{where}, {_quote(name)}"
-            problems.append(Problem(place, "", f"is not a known {what}", remedy))
-    return sections
 
 
 def _rules(
@@ -238,7 +165,7 @@ def _rules(
     rules: list[Rule] = []
     for line in lines or ():
         faults = list(_faults(line))
-        place = f"{where}, {_quote(line)}"
+        place = f"{where}, {quote(line)}"
         problems += [Problem(place, "", reason, remedy) for reason, remedy in faults]
         if not faults:
             family = next(key for key in line if key in FAMILIES)
@@ -258,7 +185,7 @@ def _faults(line: object) -> Iterator[tuple[str, str]]:
     if not isinstance(line, dict):
         yield "is not a line of a rule", f"Write {FORM}."
         return
-    unknown = [_quote(key) for key in line if key not in KEYS]
+    unknown = [quote(key) for key in line if key not in KEYS]
     named = [key for key in line if key in FAMILIES]
     if unknown:
         yield f"has the unknown key {', '.join(unknown)}", f"Use {', '.join(KEYS)}."
@@ -271,7 +198,7 @@ def _faults(line: object) -> Iterator[tuple[str, str]]:
     times = line.get("times")
     number = isinstance(times, int | float) and not isinstance(times, bool)
     if not number or not LEAST <= times <= MOST:
-        reason = f"has times {_quote(times)}" if "times" in line else "has no times"
+        reason = f"has times {quote(times)}" if "times" in line else "has no times"
         yield reason, f"Give a number from {LEAST:g} to {MOST:g}; 1 switches a rule off."
     why = line.get("why")
     if not (isinstance(why, str) and why.strip()):

@@ -30,7 +30,7 @@ from papermill.execute import ERROR_MARKER_TAG
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
-from firetv.report import Claim, load_artefact, project_root, reports_dir, write_whole
+from firetv.artefacts import Claim, load_artefact, project_root, reports_dir, write_whole
 
 NUMBERED = "[0-9][0-9]_*.ipynb"
 PARAMETER_TYPES = (bool, int, float, str, list, dict, type(None))  # what papermill can write

@@ -132,6 +132,7 @@ SCHEMAS: Mapping[str, pa.DataFrameSchema] = {
     ),
 }
 EVENT_TABLES = ("watch_history", "content_reactions")
+DIMENSIONS = ("daypart", "daytype", "season", "weather", "festival", "companion", "location")
 RESERVED = ("user", "item")  # columns of codes in a `Dataset`
 
 
@@ -140,7 +141,7 @@ def _problem(where: str, bad: pd.Series, reason: str, remedy: str) -> Problem:
     return Problem(where, str(bad.name), reason, remedy, len(bad), sample)
 
 
-def _to_text(raw: pd.Series) -> pd.Series:
+def to_text(raw: pd.Series) -> pd.Series:
     """Ids and labels as text; integers keep their digits, blanks become missing."""
     whole = pd.api.types.is_float_dtype(raw) and raw.dropna().mod(1).eq(0).all()
     if whole and raw.abs().max() <= EXACT:
@@ -218,7 +219,7 @@ def _convert(raw: pd.Series, column: pa.Column, where: str) -> tuple[pd.Series, 
         reason, blank = f"is not a {'whole ' * (kind == 'Int64')}number", MISSING_TEXT
         remedy = "Correct the values, or leave them empty."
     else:
-        values, reason, remedy = _to_text(raw), "is not UTF-8 text", "Store it as text."
+        values, reason, remedy = to_text(raw), "is not UTF-8 text", "Store it as text."
     lost = raw[values.isna()]
     bad = lost[~_blank(lost, blank)]
     return values, _problem(where, bad, reason, remedy) if len(bad) else None
@@ -237,7 +238,7 @@ def _schema_problems(name: str, frame: pd.DataFrame, where: str) -> list[Problem
         bad = rows["failure_case"].rename(column if isinstance(column, str) else name)
         if check == "column_in_dataframe":
             known = ", ".join(SCHEMAS[name].columns)
-            remedy = f"Add it; the columns of {name} are {known}."
+            remedy = f"Add it, or name it in columns.yaml; the columns of {name} are {known}."
             problems += [Problem(where, str(c), "missing column", remedy) for c in bad]
         elif check == "not_nullable":
             remedy = "Fill the cells or remove the rows."

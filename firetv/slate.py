@@ -7,7 +7,7 @@ nothing are plain steps. :func:`chain` makes one stage of several.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -261,6 +261,11 @@ def recommend(
         step(Slate(requests.iloc[s : s + rows], items if shared else items[s : s + rows]))
         for s in range(0, max(1, len(requests)), rows)
     ]
+    return joined(requests, slates)
+
+
+def joined(requests: pd.DataFrame, slates: Sequence[Slate]) -> Slate:
+    """Put the slates of some requests below each other."""
     names = dict.fromkeys(name for s in slates for name in s.parts)
     parts = {  # a part that a chunk has no use for, such as a fallback, is zero there
         name: np.concatenate([s.parts.get(name, np.zeros(s.shape, np.float32)) for s in slates])

@@ -18,7 +18,7 @@ from scipy import sparse
 from firetv.choices import newness
 from firetv.data import Dataset, compact
 from firetv.lifts import shrunk_log_lift
-from firetv.proof import friend_events, social_proof
+from firetv.proof import FriendLog
 from firetv.scales import Scales, learn_scales
 from firetv.slate import EMPTY, Chain, Slate, Stage, Step, cells, chain, with_seed
 from firetv.trust import Circles, Trust, themselves
@@ -142,7 +142,9 @@ def instants(requests: pd.DataFrame) -> np.ndarray:
     """When each request is made, int64 microseconds; one without a time is after all events."""
     if "at" not in requests:
         return np.full(len(requests), LATEST)
-    return _microseconds(pd.to_datetime(requests["at"], utc=True))
+    at = requests["at"]
+    known = isinstance(at.dtype, pd.DatetimeTZDtype)  # else text, or objects
+    return _microseconds(at if known else pd.to_datetime(at, utc=True))
 
 
 def _microseconds(times: pd.Series) -> np.ndarray:
@@ -288,27 +290,20 @@ def slate_proof(slate: Slate, data: Dataset) -> pd.DataFrame:
         ``user``, ``item``; ``watched``, ``finished``, ``loved`` and ``friends`` as
         :func:`~firetv.proof.social_proof` has them, and ``counts``, the part ``friends``.
     """
+    proof = FriendLog.of(data).about(slate.users, slate.grid, instants(slate.requests))
     request, slot = np.nonzero(slate.grid != EMPTY)
-    rows = pd.DataFrame(
+    friends = proof.friends()
+    cells = (request * slate.shape[1] + slot).tolist()
+    return pd.DataFrame(
         {
             "request": request,
             "user": slate.users[request],
             "item": slate.grid[request, slot],
+            **{name: count[request, slot] for name, count in proof.counts().items()},
+            "friends": pd.Series([friends.get(cell, ()) for cell in cells], dtype=object),
             "counts": slate.parts[PART][request, slot] if PART in slate.parts else np.float32(0),
         }
     )
-    moment, found = instants(slate.requests), []
-    for at in np.unique(moment):
-        asked = np.flatnonzero(moment == at)
-        until = None if at == LATEST else pd.Timestamp(at, unit="us", tz="UTC")
-        proof = social_proof(friend_events(data, slate.users[asked], until=until))
-        found.append(proof.assign(request=asked[proof["request"]]))
-    proof = pd.concat([social_proof(friend_events(data, np.array([], int))), *found])
-    rows = rows.merge(proof.drop(columns=["user", "last"]), how="left", on=["request", "item"])
-    numbers = ["watched", "finished", "loved"]
-    rows[numbers] = rows[numbers].fillna(0).astype(int)
-    rows["friends"] = [each if isinstance(each, tuple) else () for each in rows["friends"]]
-    return rows[["request", "user", "item", *numbers, "friends", "counts"]]
 
 
 # ------------------------------------------------------------------ stages

@@ -140,12 +140,22 @@ class LinearStep:
         """Score every slot of the slate."""
         history = self.history[slate.users]
         known = (slate.users >= 0) & (np.diff(history.indptr) > 0)
-        shared = slate.items.ndim == 1
-        taste = history @ (self.weights[:, slate.items] if shared else self.weights)
+        shared, weights = slate.items.ndim == 1, self.weights
+        if history.nnz < history.shape[1]:  # few people: only what they saw is read
+            titles, place = np.unique(history.indices, return_inverse=True)
+            shape = (len(slate.users), len(titles))
+            history = sparse.csr_array((history.data, place, history.indptr), shape=shape)
+            weights = weights[titles]
+        taste = history @ (weights[:, slate.items] if shared else weights)
         taste = taste.toarray() if sparse.issparse(taste) else taste
         if not shared:
             taste = np.take_along_axis(taste, slate.items.astype(np.int64), axis=1)
         return scored(slate, taste, known, self.popularity)
+
+    def between(self, seen: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """What having seen each title says for others: (n,) and (n, k) to float32 (n, k)."""
+        found = self.weights[seen[:, None], items]
+        return found.toarray() if sparse.issparse(found) else found
 
     def mix(self, weights: sparse.csr_array) -> LinearStep:
         """Return the model of mixtures of users; see :meth:`FactorStep.mix`."""
@@ -188,6 +198,14 @@ class DualStep:
             taste = alike @ self.table - own.toarray()
             taste = np.take_along_axis(taste, slate.items.astype(np.int64), axis=1)
         return scored(slate, taste, known, self.popularity)
+
+    def between(self, seen: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """What having seen each title says for others: (n,) and (n, k) to float32 (n, k)."""
+        titles, row = np.unique(seen, return_inverse=True)
+        columns, place = np.unique(items, return_inverse=True)
+        between = self.learned[:, titles].T @ self.table[:, columns]
+        found = between[row[:, None], place.reshape(items.shape)]
+        return np.where(seen[:, None] == items, 0, found)
 
     def mix(self, weights: sparse.csr_array) -> DualStep:
         """Return the model of mixtures of users; see :meth:`FactorStep.mix`."""

@@ -11,8 +11,9 @@ from scipy import sparse
 
 from firetv.data import Dataset, Tables, load
 from firetv.features import user_features
-from firetv.proof import friend_events, sentence, sharing, social_proof
+from firetv.proof import friend_events, sharing, social_proof
 from firetv.schema import TIMESTAMP, DataError
+from firetv.sentences import sentence
 
 NOON = pd.Timestamp("2026-05-04T12:00Z")
 DTYPES = {

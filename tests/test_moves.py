@@ -8,9 +8,9 @@ import pytest
 
 from firetv.context import ContextBoost, ContextStep
 from firetv.data import Dataset
-from firetv.explain import as_text, before_and_after, caveats, forget, headline, moves, stillness
 from firetv.models import Popular
 from firetv.moments import Clock, Context, describe
+from firetv.moves import as_text, before_and_after, caveats, forget, headline, moves, stillness
 from firetv.multipliers import Multipliers
 from firetv.rules import Rule, Rules
 from firetv.slate import EMPTY, Slate

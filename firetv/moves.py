@@ -1,0 +1,228 @@
+"""What a moment moves in somebody's list, and why: the ledger of a re-ranking in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from firetv.context import JOINT, PREFIX, ContextBoost, ContextStep
+from firetv.data import Dataset
+from firetv.moments import NO_FESTIVAL, describe
+from firetv.multipliers import Multipliers
+from firetv.slate import EMPTY, ExcludeSeen, Slate, Stage, best, chain
+
+NEGLIGIBLE = np.log(1.02)  # a log-multiplier below this is no reason
+MOST_CAUSES = 2  # named for one item
+PLAIN = ("genre", "type", "decade")  # families whose levels speak for themselves
+
+
+def before_and_after(
+    base: Stage, boost: ContextBoost, data: Dataset, requests: pd.DataFrame
+) -> tuple[Slate, Slate, ContextStep]:
+    """Score all items with events that a user has not seen, without the context and with it.
+
+    Returns
+    -------
+    Slate, Slate, ContextStep
+        By the base alone; by base and context; and the fitted `boost`.
+    """
+    base_step, step = chain(base, boost).fit(data).steps
+    scored = base_step(Slate(requests, np.flatnonzero(data.item_counts)))
+    unseen = ExcludeSeen().fit(data)
+    return unseen(scored), unseen(step(scored)), step
+
+
+def moves(
+    before: Slate, after: Slate, step: ContextStep, data: Dataset, k: int = 10
+) -> pd.DataFrame:
+    """Say what moved in one request's list, and why.
+
+    Parameters
+    ----------
+    before, after : Slate of one request
+        All candidates in the same slots, scored without the context and with it.
+    step : ContextStep
+        That made the difference.
+    data : Dataset
+        Whose catalogue has the titles.
+    k : int
+        Length of the list.
+
+    Returns
+    -------
+    DataFrame
+        The list after, best first, and then what left it: ``rank`` (1..k, missing for what left)
+        and ``before`` (Int64), ``content_id``, ``title``, ``multiplier``, ``reason``. The
+        multiplier is that of all context parts together. The reason names those that are not
+        negligible, strongest first, each with what about the title it is for; the ``n`` events
+        that a learned one rests on are those in such moments.
+
+    Raises
+    ------
+    ValueError
+        If the slates are not about one request and the same candidates.
+    """
+    if len(after.requests) != 1 or not np.array_equal(before.grid, after.grid):
+        raise ValueError("moves are told between slates of one request and the same candidates")
+    was, now = _ranks(before), _ranks(after)
+    k = min(k, (after.grid != EMPTY).sum())
+    stayed, left = np.flatnonzero(now <= k), np.flatnonzero((was <= k) & (now > k))
+    slots = np.r_[stayed[np.argsort(now[stayed])], left[np.argsort(was[left])]]
+    items, was, now = after.grid[0, slots], was[slots], now[slots]
+    parts = {name: v[0, slots] for name, v in after.parts.items() if name.startswith(PREFIX)}
+    causes = _causes(parts, items, step, after.requests) if parts else [""] * len(items)
+    reasons = [c or _passed(w, n) for c, w, n in zip(causes, was, now, strict=True)]
+    ids = pd.Series(data.item_ids[items], dtype="str")
+    titles = data.content["title"].iloc[items] if "title" in data.content else ids
+    return pd.DataFrame(
+        {
+            "rank": pd.array(now, "Int64"),
+            "before": pd.array(was, "Int64"),
+            "content_id": ids,
+            "title": titles.reset_index(drop=True).fillna(ids),
+            "multiplier": np.exp(sum(parts.values(), np.zeros(len(items)))),
+            "reason": pd.array(reasons, "str"),
+        }
+    ).assign(rank=lambda frame: frame["rank"].mask(frame["rank"] > k))
+
+
+def _ranks(slate: Slate) -> np.ndarray:
+    """Rank of each slot of the only request, from 1; empty slots come last."""
+    order = best(slate.scores, slate.shape[1])[0]
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(1, len(order) + 1)
+    return ranks
+
+
+def _passed(was: int, now: int) -> str:
+    """Say why an item without a multiplier of its own moved."""
+    if was == now:
+        return ""
+    return "others moved past it" if now > was else "others fell behind"
+
+
+def _causes(
+    parts: Mapping[str, np.ndarray], items: np.ndarray, step: ContextStep, requests: pd.DataFrame
+) -> list[str]:
+    """Name the strongest parts of each item, or nothing where all are negligible."""
+    moment = step.moments(requests).iloc[0]
+    known = {f"{PREFIX}{each.dimension}": each for each in step.multipliers}
+    names, logs = list(parts), np.stack(list(parts.values()), axis=1)
+    causes = []
+    for item, row in zip(items, logs, strict=True):
+        strongest = np.argsort(-np.abs(row), kind="stable")[:MOST_CAUSES]
+        told = [
+            f"watched in similar moments ×{np.exp(row[part]):.2f}"
+            if names[part] == JOINT
+            else _cause(known[names[part]], moment, row[part], _shares(step, item))
+            for part in strongest
+            if abs(row[part]) >= NEGLIGIBLE
+        ]
+        causes.append(", ".join(told))
+    return causes
+
+
+def _shares(step: ContextStep, item: int) -> pd.Series:
+    """Attributes that an item has, each with its share of the family."""
+    row = step.attributes.matrix[[item]]
+    return pd.Series(row.data, [step.attributes.names[column] for column in row.indices])
+
+
+def _cause(each: Multipliers, moment: pd.Series, log: float, shares: pd.Series) -> str:
+    """Tell one part: ``morning: News ×1.60``, and the count where it was learned."""
+    value = moment[each.dimension]
+    reasons = each.reasons[each.reasons["value"] == value].set_index("attribute")
+    reasons = reasons[reasons.index.isin(shares.index)]
+    # What works against the part cannot be its reason, however strong it is.
+    push = (reasons["log_lift"] * shares.reindex(reasons.index) * np.sign(log)).clip(lower=0)
+    strongest = reasons[(push > 0) & np.isclose(push, push.max())]
+    spoken = _spoken(each.dimension, value)
+    if strongest.empty:  # a lift of the item's or the user's own
+        return f"{spoken} ×{np.exp(log):.2f}"
+    learned = strongest["low"].notna().any()
+    count = f" (n = {strongest['n'].iloc[0]})" if learned else ""
+    return f"{spoken}: {', '.join(map(_label, strongest.index))} ×{np.exp(log):.2f}{count}"
+
+
+def _label(attribute: str) -> str:
+    family, level = attribute.split(":", 1)
+    return level if family in PLAIN else f"{family} {level}"
+
+
+def _spoken(dimension: str, value: str) -> str:
+    return "ordinary day" if (dimension, value) == ("festival", NO_FESTIVAL) else value
+
+
+# ------------------------------------------------------------------ for the command line
+
+
+def forget(requests: pd.DataFrame, *, hour: bool, day: bool) -> pd.DataFrame:
+    """Make unknown what the hour, or the day, of the instants would tell, unless it is observed."""
+    dimensions = ("daypart",) * hour + ("daytype", "season", "festival") * day
+    unknown = pd.Series(None, requests.index, dtype="str")
+    return requests.assign(**{name: unknown for name in dimensions if name not in requests})
+
+
+def headline(requests: pd.DataFrame, boost: ContextBoost, step: ContextStep) -> str:
+    """Say how the moment of the only request was understood, and what it is weighed with."""
+    moment = describe(requests, boost.clock).iloc[0].dropna()
+    words = ", ".join(_spoken(name, value) for name, value in moment.items()) or "unknown"
+    kind = "learned strength" if boost.strength is None else "strength"
+    return f"Moment: {words} ({boost.mode}, {kind} {step.strength:.3g})"
+
+
+def as_text(moved: pd.DataFrame) -> str:
+    """Lay out moves as a table, with what left the list below it."""
+    shown = pd.DataFrame(
+        {
+            "rank": moved["rank"].astype("str").fillna("-").str.rjust(4),
+            "was": moved["before"].astype("str").str.rjust(4),
+            "title": moved["title"],
+            "times": [f"×{multiplier:.2f}" for multiplier in moved["multiplier"]],
+            "reason": moved["reason"],
+        }
+    )
+    rows = [shown.columns, *shown.to_numpy()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    listed = 1 + moved["rank"].notna().sum()
+    left = ["", "Left the list:", *lines[listed:]] if lines[listed:] else []
+    return "\n".join([*lines[:listed], *left])
+
+
+def stillness(moved: pd.DataFrame, boost: ContextBoost, step: ContextStep) -> str:
+    """Say why nothing moved; nothing where something did."""
+    if not moved["rank"].eq(moved["before"]).fillna(False).all():
+        return ""
+    if boost.mode == "off":
+        return "Nothing moves: the context is off."
+    if step.strength == 0:
+        return f"Nothing moves: the {'learned ' if boost.strength is None else ''}strength is 0."
+    return "Nothing moves: no multiplier of this moment changes this list."
+
+
+def caveats(after: Slate, step: ContextStep, data: Dataset) -> list[str]:
+    """Warn of learned multipliers that rest on events whose moments were not observed."""
+    learned = [
+        each.dimension
+        for each in step.multipliers
+        if f"{PREFIX}{each.dimension}" in after.parts and each.reasons["low"].notna().any()
+    ]
+    kinds = data.manifest.get("columns", {}).get("watch_history", {})
+    timed = [name for name in learned if name not in data.interactions]
+    drawn = [n for n in learned if kinds.get("timestamp" if n in timed else n) == "simulated"]
+    told = []
+    if drawn:
+        are = "is" if len(drawn) == 1 else "are"
+        told.append(
+            f"{' and '.join(drawn)} {are} simulated in this data set: these lifts say nothing "
+            "about people"
+        )
+    note = re.search(r"[^.]*\btimestamps?\b[^.]*\.", data.manifest.get("notes", ""), re.IGNORECASE)
+    return [*told, note[0].strip()] if note and timed else told

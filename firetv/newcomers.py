@@ -1,0 +1,467 @@
+"""People, and titles, that a base model has not met in training.
+
+Somebody new is known by a few liked titles, by a profile, by both or by neither; a new title by its
+metadata. A factor model gives them vectors without being trained again:
+
+- a title's, or a person's, expected vector is a ridge regression on its features, learned from
+  those that have events (as in Gantner et al. 2010, "Learning attribute-to-feature mappings");
+- liked titles move a person away from it: to the most likely vector of somebody who chose these
+  out of all titles, by a softmax over the scores, with what the regression leaves over as the
+  prior.
+
+A linear model needs none of that: a new person is a new row of histories.
+
+The most likely vector is a sum over the titles that were liked (representer points; Yeh et al.
+2018), so it also says what each of them contributes to a score: an :class:`Account`, which
+:mod:`firetv.explain` puts into words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, sparse
+from scipy.special import logsumexp, softmax
+from sklearn.linear_model import Ridge
+
+from firetv.data import Dataset
+from firetv.features import Features, item_features, user_features
+from firetv.slate import CHUNK_CELLS, Slate, Stage, with_seed
+from firetv.steps import DualStep, FactorStep, LinearStep
+
+LIKED, TRAITS = "liked", "traits"  # columns of requests by newcomers
+PEOPLE_REG, TITLE_REG = 20.0, 5.0  # L2 penalties of the regressions on features, in people, titles
+SAMPLE = 1000  # people whose choices the temperature is learned from
+NEWTON_STEPS = 12
+GAIN = 1e-4  # of log-likelihood: a Newton step that gains less is the last
+
+
+@dataclass(frozen=True)
+class Newcomers:
+    """A base model that also answers for people, and scores titles, without events.
+
+    Requests of newcomers have the user -1 (or a user without events), and what is known of them in
+    columns: ``liked``, a tuple of item codes, and ``traits``, a tuple of columns of
+    :func:`~firetv.features.user_features`; both may be empty. Users of the data without events have
+    their profile's traits by themselves. Of whom nothing is known, the part is ``popularity``.
+
+    Attributes
+    ----------
+    model : Stage
+        Whose step is by factors or linear: LightFM, ALS, BPR, ContentProfile, EASE or ItemKNN.
+    seed : int
+        Becomes the model's.
+    """
+
+    model: Stage
+    seed: int = 0
+
+    def fit(self, data: Dataset) -> NewcomersStep:
+        """Fit the model, and learn on those with events what to expect of others.
+
+        Raises
+        ------
+        ValueError
+            If the model is of another kind.
+        """
+        step = with_seed(self.model, self.seed).fit(data)
+        profiles = user_features(data).normalised()
+        if isinstance(step, LinearStep | DualStep):
+            return NewcomersStep(step, None, profiles, data.matrix())
+        if not isinstance(step, FactorStep):
+            raise ValueError(f"{self.model} cannot take in newcomers: use LightFM, ALS or EASE")
+        titles = item_features(data).normalised()
+        known = data.item_counts > 0
+        described = _expected(step.item_factors, titles, known, TITLE_REG)
+        new = ~known & (np.diff(titles.matrix.indptr) > 0)
+        factors = np.where(new[:, None], described.of(titles.matrix), step.item_factors)
+        step = replace(step, item_factors=factors.astype(np.float32))
+        fold = _learn(step, data, profiles, titles, described)
+        return NewcomersStep(step, fold, profiles, data.matrix())
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Vectors as their features let one expect: ``mean + features @ slopes``.
+
+    Attributes
+    ----------
+    mean : float64 array of shape (d,)
+    slopes : float64 array of shape (G, d)
+    """
+
+    mean: np.ndarray
+    slopes: np.ndarray
+
+    def of(self, features: sparse.csr_array) -> np.ndarray:
+        """Expected vectors, float64 of shape (n, d)."""
+        return self.mean + features @ self.slopes
+
+
+def _expected(vectors: np.ndarray, features: Features, known: np.ndarray, reg: float) -> Expected:
+    """Regress vectors on features, those of rows with events."""
+    vectors = vectors[known].astype(np.float64)
+    if not features.names:
+        return Expected(vectors.mean(axis=0), np.zeros((0, vectors.shape[1])))
+    x = sparse.csr_matrix(features.matrix[known], dtype=np.float64)
+    ridge = Ridge(alpha=reg, solver="sparse_cg", tol=1e-10).fit(x, vectors)
+    return Expected(ridge.intercept_, ridge.coef_.T)
+
+
+@dataclass(frozen=True)
+class FoldIn:
+    """How a person's vector follows from their profile and the titles they liked.
+
+    A vector is ``people.of(traits) + root @ z``, where ``z`` is standard normal, and a title is
+    chosen with a probability that is proportional to ``exp(temperature * score)``.
+
+    Attributes
+    ----------
+    people, titles : Expected
+        Vectors by profile, and by metadata.
+    root : float64 array of shape (d, r)
+        Of the covariance of people's vectors around what is expected.
+    basis : float64 array of shape (n_items, r)
+        Items as ``z`` meets them: ``item_factors @ root``.
+    known : bool array of shape (n_items,)
+        Titles with events, which are those that could be chosen.
+    temperature : float
+    metadata : Features of n_items rows
+        Normalised.
+    """
+
+    people: Expected
+    titles: Expected
+    root: np.ndarray
+    basis: np.ndarray
+    known: np.ndarray
+    temperature: float
+    metadata: Features
+
+    def vectors(
+        self, liked: sparse.csr_array, traits: sparse.csr_array, item_factors: np.ndarray
+    ) -> np.ndarray:
+        """Most likely vectors of some people.
+
+        Parameters
+        ----------
+        liked : CSR array of shape (m, n_items)
+            Ones; titles without events say nothing, and are passed over.
+        traits : CSR array of shape (m, G)
+            Rows sum to 1, or to 0 without a profile.
+        item_factors : float32 array of shape (n_items, d)
+
+        Returns
+        -------
+        float32 array of shape (m, d)
+        """
+        expected = self.people.of(traits)
+        basis = self.basis[self.known]
+        chosen = liked[:, np.flatnonzero(self.known)]
+        offset = item_factors[self.known].astype(np.float64)
+        z = np.zeros((len(expected), basis.shape[1]))
+        moved = np.flatnonzero(np.diff(chosen.indptr))  # the others are as expected
+        some = max(1, CHUNK_CELLS // max(1, basis.size))
+        for start in range(0, len(moved), some):
+            rows = moved[start : start + some]
+            prior = self.temperature * expected[rows] @ offset.T
+            z[rows] = _most_likely(chosen[rows], prior, self.temperature * basis)
+        return (expected + z @ self.root.T).astype(np.float32)
+
+    def likeness(self, title: int, others: np.ndarray) -> np.ndarray:
+        """Cosine of a title with others, as people's tastes meet them, float64 of shape (n,)."""
+        centred = self.basis - self.basis[self.known].mean(axis=0)
+        own, theirs = centred[title], centred[others]
+        length = np.linalg.norm(own) * np.linalg.norm(theirs, axis=1)
+        return np.divide(theirs @ own, length, out=np.zeros(len(others)), where=length > 0)
+
+    def account(
+        self,
+        history: sparse.csr_array,
+        expected: np.ndarray,
+        people: np.ndarray,
+        items: np.ndarray,
+        item_factors: np.ndarray,
+    ) -> Account:
+        """Take scores apart; see :class:`Account`.
+
+        The most likely ``z`` is ``temperature * (basis[titles] - mean choice)``, summed over the
+        titles of the history. Vectors of training are not the most likely ones, but close: for
+        them the mean choice is the one with which the sum holds.
+
+        Parameters
+        ----------
+        history : CSR array of shape (R, n_items)
+        expected, people : arrays of shape (R, d)
+            Vectors as profiles let one expect them, and as they are.
+        items : int array of shape (R, k)
+        item_factors : float32 array of shape (n_items, d)
+        """
+        features = self.metadata.matrix
+        usual = np.asarray(features[self.known].mean(axis=0)).ravel()
+        liking = people @ self.titles.slopes.T
+        described = features[items.ravel()].toarray().reshape(*items.shape, -1)
+        by_feature = np.where(described > 0, (described - usual) * liking[:, None], 0)
+        met = sparse.csr_array(history * self.known)
+        met.eliminate_zeros()
+        count = np.diff(met.indptr)
+        row = np.repeat(np.arange(len(people)), count)
+        z = (people - expected) @ np.linalg.pinv(self.root).T
+        surprise = self.temperature * self.basis[met.indices]
+        total = np.zeros_like(z)
+        np.add.at(total, row, surprise)
+        surprise += ((z - total) / np.maximum(count, 1)[:, None])[row]
+        # What a title is beyond its features, so that nothing counts twice.
+        plain = item_factors[items] - self.titles.of(features[items.ravel()]).reshape(
+            *items.shape, -1
+        )
+        by_title = np.einsum("nr,nkr->nk", surprise, (plain @ self.root)[row])
+        lead = item_factors[items] - item_factors[self.known].mean(axis=0)
+        return Account(
+            np.einsum("rd,rkd->rk", people, lead).astype(np.float32),
+            by_feature.astype(np.float32),
+            self.metadata.names,
+            row,
+            met.indices.astype(np.int64),
+            by_title.astype(np.float32),
+        )
+
+
+def _most_likely(chosen: sparse.csr_array, prior: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Maximise a softmax likelihood with a standard normal prior, by damped Newton steps.
+
+    Parameters
+    ----------
+    chosen : CSR array of shape (m, n)
+    prior : float64 array of shape (m, n)
+        Logits where ``z`` is zero.
+    basis : float64 array of shape (n, r)
+
+    Returns
+    -------
+    float64 array of shape (m, r)
+    """
+    count, met = np.asarray(chosen.sum(axis=1))[:, None], chosen @ basis
+    base = chosen.multiply(prior).sum(axis=1)
+
+    def gain(z: np.ndarray) -> np.ndarray:
+        total = logsumexp(prior + z @ basis.T, axis=1)
+        return base + (met * z).sum(axis=1) - count[:, 0] * total - (z * z).sum(axis=1) / 2
+
+    z = np.zeros((len(prior), basis.shape[1]))
+    best, identity = gain(z), np.eye(basis.shape[1])
+    for _ in range(NEWTON_STEPS):
+        p = softmax(prior + z @ basis.T, axis=1)
+        mean = p @ basis
+        curve = np.matmul(basis.T * p[:, None], basis) - mean[:, :, None] * mean[:, None]
+        curve = count[:, :, None] * curve + identity
+        step = np.linalg.solve(curve, (met - count * mean - z)[:, :, None])[:, :, 0]
+        now, size = gain(z + step), np.ones(len(z))
+        while (worse := now < best - GAIN).any() and size.min() > GAIN:
+            size[worse] /= 2
+            now = gain(z + size[:, None] * step)
+        z, last, best = z + size[:, None] * step, best, now
+        if (best - last < GAIN).all():
+            break
+    return z
+
+
+def _learn(
+    step: FactorStep, data: Dataset, profiles: Features, titles: Features, described: Expected
+) -> FoldIn:
+    """Learn what to expect of people, how they differ from it, and how sharply they choose."""
+    met = data.user_counts > 0
+    people = _expected(step.user_factors, profiles, met, PEOPLE_REG)
+    rest = step.user_factors[met] - people.of(profiles.matrix[met])
+    values, axes = np.linalg.eigh(np.atleast_2d(np.cov(rest.T, bias=True)))
+    values = values.clip(0)
+    kept = values > 1e-6 * values.max(initial=0)  # a column of ones does not vary
+    root = axes[:, kept] * np.sqrt(values[kept])
+    known = data.item_counts > 0
+    temperature = _temperature(step, data, met, known)
+    return FoldIn(people, described, root, step.item_factors @ root, known, temperature, titles)
+
+
+def _temperature(step: FactorStep, data: Dataset, met: np.ndarray, known: np.ndarray) -> float:
+    """How sharply people choose by their scores, by maximum likelihood."""
+    some = np.flatnonzero(met)
+    some = some[:: -(-len(some) // SAMPLE)]
+    scores = step.user_factors[some].astype(np.float64) @ step.item_factors[known].T
+    seen = data.matrix()[some][:, np.flatnonzero(known)]
+    chosen, count = seen.multiply(scores).sum(), seen.sum(axis=1)
+
+    def loss(log: float) -> float:
+        return count @ logsumexp(np.exp(log) * scores, axis=1) - np.exp(log) * chosen
+
+    found = optimize.minimize_scalar(loss, bounds=(-7, 7), method="bounded")
+    return float(np.exp(found.x))
+
+
+@dataclass(frozen=True)
+class Account:
+    """What scores of a base model are made of.
+
+    The lead of an item over the average title is the sum of what its features contribute, of what
+    each title of the history contributes, and of a rest that has no name.
+
+    Attributes
+    ----------
+    lead : float32 array of shape (R, k)
+        Score above the mean of all titles with events; of a linear model, the score.
+    features : float32 array of shape (R, k, G)
+        What each feature contributes that the item has, beyond what it gives the average title.
+    names : tuple of str
+        Of the features; none for linear models.
+    row : int64 array of shape (n,)
+        Request of each title of a history, ascending.
+    titles : int64 array of shape (n,)
+        Item codes.
+    by_title : float32 array of shape (n, k)
+        What each of them contributes to the items of its request.
+    """
+
+    lead: np.ndarray
+    features: np.ndarray
+    names: tuple[str, ...]
+    row: np.ndarray
+    titles: np.ndarray
+    by_title: np.ndarray
+
+    def rest(self) -> np.ndarray:
+        """What neither features nor titles contribute, float32 of shape (R, k).
+
+        Of a factor model, what people of the same profile think of an item, beyond its features.
+        """
+        rest = self.lead - self.features.sum(axis=2)
+        np.subtract.at(rest, self.row, self.by_title)
+        return rest
+
+
+@dataclass(frozen=True)
+class NewcomersStep:
+    """A fitted :class:`Newcomers`.
+
+    Attributes
+    ----------
+    model : FactorStep, LinearStep or DualStep
+    fold : FoldIn or None
+        None for linear models.
+    profiles : Features of n_users rows
+        Normalised traits of everybody.
+    seen : CSR array of shape (n_users, n_items)
+        Who saw what.
+    """
+
+    model: FactorStep | LinearStep | DualStep
+    fold: FoldIn | None
+    profiles: Features
+    seen: sparse.csr_array
+
+    def __call__(self, slate: Slate) -> Slate:
+        """Score every slot of the slate."""
+        new = self.new(slate.requests)
+        if not new.any():
+            return self.model(slate)
+        if new.all():
+            people = slate.requests.assign(user=np.arange(len(new), dtype=np.int32))
+            scored = self.of(slate.requests)(replace(slate, requests=people))
+            return replace(scored, requests=slate.requests)
+        rows = np.flatnonzero(~new), np.flatnonzero(new)
+        shared = slate.items.ndim == 1
+        halves = [
+            self(Slate(slate.requests.iloc[r], slate.items if shared else slate.items[r]))
+            for r in rows
+        ]
+        parts = {name: np.zeros(slate.shape, np.float32) for half in halves for name in half.parts}
+        for r, half in zip(rows, halves, strict=True):
+            for name, values in half.parts.items():
+                parts[name][r] = values
+        return replace(slate, parts=parts)
+
+    def new(self, requests: pd.DataFrame) -> np.ndarray:
+        """Which requests are of people without events of whom something is known, bool (R,)."""
+        users = requests["user"].to_numpy()
+        stranger = (users < 0) | (np.diff(self.seen.indptr) == 0)[users]
+        if not stranger.any():
+            return stranger
+        liked, traits = self.known_of(requests)
+        told = np.diff(liked.indptr) > 0
+        if self.fold is not None:
+            told |= np.diff(traits.indptr) > 0
+        return stranger & told
+
+    def known_of(self, requests: pd.DataFrame) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """Liked titles and traits of requests, CSR of (R, n_items) and of (R, G)."""
+        users = requests["user"].to_numpy()
+        n_items = len(self.model.popularity)
+        liked = _rows(requests, LIKED, n_items)
+        traits = _rows(requests, TRAITS, len(self.profiles.names))
+        count = np.maximum(np.diff(traits.indptr), 1)
+        traits.data /= np.repeat(count, np.diff(traits.indptr))
+        own = sparse.csr_array(
+            self.profiles.matrix[np.maximum(users, 0)].multiply((users >= 0)[:, None])
+        )
+        given = np.diff(traits.indptr) > 0
+        traits = sparse.csr_array(traits + own.multiply(~given[:, None]))
+        traits.eliminate_zeros()
+        return liked, traits
+
+    def of(self, requests: pd.DataFrame) -> FactorStep | LinearStep | DualStep:
+        """Model of the people of some requests, who are its users 0, 1, ..."""
+        liked, traits = self.known_of(requests)
+        if self.fold is None:
+            return replace(self.model, history=liked)
+        vectors = self.fold.vectors(liked, traits, self.model.item_factors)
+        return replace(self.model, user_factors=vectors, known=np.ones(len(vectors), bool))
+
+    def account(self, slate: Slate) -> Account:
+        """Say what the scores of a slate are made of.
+
+        People of whom nothing is known have an account of zeros.
+        """
+        new = self.new(slate.requests)
+        history, model = self.history(slate.requests), self.model
+        items = np.maximum(slate.grid, 0)
+        if self.fold is None:
+            return _linear_account(history, model, items)
+        expected = self.fold.people.of(self.known_of(slate.requests)[1])
+        known = (slate.users >= 0) & model.known[slate.users]
+        people = np.where(known[:, None], model.user_factors[slate.users], 0)
+        if new.any():
+            people[new] = self.of(slate.requests[new]).user_factors
+        return self.fold.account(history, expected, people, items, model.item_factors)
+
+    def history(self, requests: pd.DataFrame) -> sparse.csr_array:
+        """What people have seen, or say they like, CSR of shape (R, n_items)."""
+        users = requests["user"].to_numpy()
+        if (users >= 0).all():
+            own = self.seen[users]
+        else:
+            own = sparse.csr_array(self.seen[np.maximum(users, 0)].multiply((users >= 0)[:, None]))
+            own.eliminate_zeros()
+        return own.maximum(self.known_of(requests)[0]) if LIKED in requests else own
+
+
+def _linear_account(
+    history: sparse.csr_array, model: LinearStep | DualStep, items: np.ndarray
+) -> Account:
+    """What each title of a history says for the items of its request: exactly its weight."""
+    row = np.repeat(np.arange(len(items)), np.diff(history.indptr))
+    titles, wanted = history.indices.astype(np.int64), items[row]
+    by_title = (model.between(titles, wanted) * history.data[:, None]).astype(np.float32)
+    lead = np.zeros(items.shape, np.float32)
+    np.add.at(lead, row, by_title)
+    return Account(lead, np.zeros((*items.shape, 0), np.float32), (), row, titles, by_title)
+
+
+def _rows(requests: pd.DataFrame, name: str, width: int) -> sparse.csr_array:
+    """Tuples of column numbers as rows of ones, CSR float32 of shape (R, width)."""
+    if name not in requests:
+        return sparse.csr_array((len(requests), width), dtype=np.float32)
+    tuples = [each if isinstance(each, tuple) else () for each in requests[name]]
+    indptr = np.cumsum([0, *map(len, tuples)])
+    columns = np.fromiter((column for each in tuples for column in each), np.int32, indptr[-1])
+    ones = np.ones(len(columns), np.float32)
+    return sparse.csr_array((ones, columns, indptr), shape=(len(tuples), width))
