@@ -266,25 +266,26 @@ class ContextStep:
         """Scale the parts that are there, and add one for each dimension that is known."""
         moments = self.moments(slate.requests)
         codes = [each.codes(moments) for each in self.multipliers]
-        slate = self.at(slate, np.reshape(codes, (len(codes), len(moments))))
-        if self.joint is not None:
-            table, rows = self.joint.log_lift(moments)
-            slate = slate.add(JOINT, cells(np.float32(self.strength) * table, rows, slate.items))
-        return slate
+        return self.at(slate, np.reshape(codes, (len(codes), len(moments))), moments)
 
-    def at(self, slate: Slate, codes: np.ndarray) -> Slate:
-        """The same but for :class:`JointLift`, of moments that were read already.
+    def at(self, slate: Slate, codes: np.ndarray, moments: pd.DataFrame | None = None) -> Slate:
+        """The same, of moments that were read already.
 
         Parameters
         ----------
         slate : Slate of R requests
         codes : int array of shape (M, R)
             For each of the multipliers, see :meth:`~firetv.multipliers.Multipliers.codes`.
+        moments : DataFrame of R rows
+            Only a :class:`JointLift` needs them.
         """
         slate = replace(slate, parts=self.scales.rescale(slate))
         for each, rows in zip(self.multipliers, codes, strict=True):
             if (rows < len(each.values)).any():
                 slate = slate.add(f"{PREFIX}{each.dimension}", self._part(each, rows, slate))
+        if self.joint is not None:
+            table, rows = self.joint.log_lift(moments)
+            slate = slate.add(JOINT, cells(np.float32(self.strength) * table, rows, slate.items))
         return slate
 
     def moments(self, requests: pd.DataFrame) -> pd.DataFrame:
@@ -325,20 +326,30 @@ class ContextReader:
             {value: code for code, value in enumerate(each.values)}
             for each in self.step.multipliers
         ]
-        keys = list(zip(contexts, self._regions(contexts, users), strict=True))
-        distinct = list(dict.fromkeys(keys))
+        told, row = self._read(contexts, users)
         rows = [
             [
-                known.get(told[each.dimension], len(known))
-                if each.dimension in told
-                else len(known)
-                for each, known in zip(self.step.multipliers, place, strict=True)
+                known.get(each.get(multipliers.dimension, ""), len(known))
+                for multipliers, known in zip(self.step.multipliers, place, strict=True)
             ]
-            for told in self._told(distinct)
+            for each in told
         ]
-        of = {key: number for number, key in enumerate(distinct)}
-        table = np.reshape(rows, (len(distinct), len(place))).astype(np.int64)
-        return table[[of[key] for key in keys]].T
+        return np.reshape(rows, (len(told), len(place))).astype(np.int64)[row].T
+
+    def moments(self, contexts: Sequence[Context], users: np.ndarray) -> pd.DataFrame:
+        """The same as :meth:`ContextStep.moments`, of contexts and codes of users."""
+        told, row = self._read(contexts, users)
+        names = (*DIMENSIONS, *self.step.own)
+        values = [[each.get(name) or None for name in names] for each in told]
+        return pd.DataFrame(values, columns=list(names), dtype="str").iloc[row]
+
+    def _read(
+        self, contexts: Sequence[Context], users: np.ndarray
+    ) -> tuple[list[dict[str, str]], np.ndarray]:
+        """What is known of each distinct moment, by dimension, and which one is whose."""
+        keys = list(zip(contexts, self._regions(contexts, users), strict=True))
+        of = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        return self._told(list(of)), np.array([of[key] for key in keys], np.int64)
 
     def _regions(self, contexts: Sequence[Context], users: np.ndarray) -> list[str | None]:
         """Region of each request, where it matters: the context's, else the user's."""

@@ -127,6 +127,15 @@ class Explainer:
         return float(np.prod([step.scales.upstream.get(TASTE, 1.0) for step in steps]))
 
     @cached_property
+    def families(self) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Features that may be named, their columns, and the number of the family of each."""
+        known = () if self.base.fold is None else self.base.fold.metadata.names
+        named = [(name, n) for n, name in enumerate(known) if name not in self.common]
+        family = [name.split(":", 1)[0] for name, _ in named]
+        of = np.unique(family, return_inverse=True)[1]
+        return [name for name, _ in named], np.array([n for _, n in named], np.int64), of
+
+    @cached_property
     def titles(self) -> np.ndarray:
         """Titles of all items, their ids where there is none, object array of shape (n_items,)."""
         return _named(self.data.content, "title", self.data.item_ids)
@@ -202,7 +211,7 @@ class _Gains:
         self.filled = slate.grid != EMPTY
         self.titles = account.by_title * np.float32(explainer.scale)
         self.features = account.features * np.float32(explainer.scale)
-        self.rest = account.rest() * np.float32(explainer.scale)
+        self.expected = account.expected * np.float32(explainer.scale)
         self.codes = self._read() if codes is None else codes
         at = instants(slate.requests)
         self.proof = explainer.log.about(slate.users, slate.grid, at)
@@ -216,7 +225,7 @@ class _Gains:
 
     def support(self) -> np.ndarray:
         """All that speaks for each title, float32 of shape (R, k)."""
-        total = self.features.clip(0).sum(axis=2) + self.rest.clip(0)
+        total = self.features.clip(0).sum(axis=2) + self.expected.clip(0)
         np.add.at(total, self.account.row, self.titles.clip(0))
         for name, part in self.slate.parts.items():
             if name not in (TASTE, POPULARITY):
@@ -238,19 +247,16 @@ class _Gains:
         liked, disliked = self._said()
         titles = np.where(disliked[:, None], -np.inf, self.titles)
         for request, (start, end) in enumerate(_spans(account.row, len(users))):
-            if start == end:
-                continue
             block = titles[start:end]
-            some = min(MOST_NAMED, end - start)
-            order = np.argsort(-block, axis=0, kind="stable")[:some]
+            order = np.argsort(-block, axis=0, kind="stable")[:MOST_NAMED]
             gains = np.take_along_axis(block, order, axis=0)
-            for slot in np.flatnonzero(self.filled[request] & (gains[0] > 0)):
-                named = gains[:, slot] >= BESIDE * gains[0, slot]
-                place = start + order[named, slot]
-                kind = "liked" if liked[place].all() else "watched"
-                gain = float(gains[named, slot].sum())
-                what = (kind, *account.titles[place].tolist())
-                yield request, slot, _Cause("titles", gain, (TASTE,), what)
+            named = gains >= BESIDE * gains[:1]
+            told = self.filled[request] & (gains[0] > 0) if len(block) else ()
+            words = np.where((liked[start + order] | ~named).all(axis=0), "liked", "watched")
+            found, total = account.titles[start + order], np.where(named, gains, 0).sum(axis=0)
+            for slot in np.flatnonzero(told):
+                what = (words[slot], *found[named[:, slot], slot].tolist())
+                yield request, slot, _Cause("titles", float(total[slot]), (TASTE,), what)
 
     def _said(self) -> tuple[np.ndarray, np.ndarray]:
         """Which titles of histories were liked, and which disliked, bool of shape (n,)."""
@@ -264,24 +270,24 @@ class _Gains:
 
     def _of_features(self) -> Iterator[tuple[int, int, _Cause]]:
         """The family of features that contributes most, by those that an item has."""
-        names = [name for name in self.account.names if name not in self.of.common]
-        if not names:
+        names, place, of = self.of.families
+        if not names or not self.features.size:
             return
-        place = [self.account.names.index(name) for name in names]
         gains = self.features[:, :, place].clip(0)
-        family, of = np.unique([name.split(":", 1)[0] for name in names], return_inverse=True)
-        total = gains @ (of[:, None] == np.arange(len(family))).astype(np.float32)
-        best = total.argmax(axis=2)
-        for request, slot in zip(*np.nonzero(self.filled & (total.max(axis=2) > 0)), strict=True):
-            own = np.where(of == best[request, slot], gains[request, slot], 0)
-            order = np.argsort(-own, kind="stable")[:MOST_NAMED]
-            told = order[own[order] >= BESIDE * own[order[0]]]
+        best = (gains @ (of[:, None] == np.arange(of.max() + 1)).astype(np.float32)).argmax(axis=2)
+        own = np.where(of == best[:, :, None], gains, 0)
+        order = np.argsort(-own, axis=2, kind="stable")[:, :, :MOST_NAMED]
+        gains = np.take_along_axis(own, order, axis=2)
+        named = gains >= BESIDE * gains[:, :, :1]
+        total = np.where(named, gains, 0).sum(axis=2)
+        for request, slot in zip(*np.nonzero(self.filled & (total > 0)), strict=True):
+            told = order[request, slot][named[request, slot]].tolist()
             what = tuple(names[n] for n in told)
-            yield request, slot, _Cause("feature", float(own[told].sum()), (TASTE,), what)
+            yield request, slot, _Cause("feature", float(total[request, slot]), (TASTE,), what)
 
     def _of_popularity(self) -> Iterator[tuple[int, int, _Cause]]:
-        for request, slot in zip(*np.nonzero(self.filled & (self.rest > 0)), strict=True):
-            gain = float(self.rest[request, slot])
+        for request, slot in zip(*np.nonzero(self.filled & (self.expected > 0)), strict=True):
+            gain = float(self.expected[request, slot])
             yield request, slot, _Cause("popular", gain, (TASTE,), ("alike",))
         part = self.slate.parts.get(POPULARITY)
         if part is not None:
@@ -312,8 +318,10 @@ class _Gains:
     def reasons(self, request: int, slot: int, causes: list[_Cause], lead: float) -> list[Reason]:
         """Put what is worth naming into words, strongest first."""
         causes.sort(key=lambda cause: -cause.contribution)
-        least = max(NEGLIGIBLE, *(NOTICEABLE * cause.contribution for cause in causes[:1]))
-        told = [cause for cause in causes if cause.contribution >= least]
+        told = [cause for cause in causes if cause.contribution >= NEGLIGIBLE]
+        # What people of the same profile watch is said only where nothing is closer to home.
+        own = [cause for cause in told if cause.what != ("alike",)]
+        told = [c for c in own if c.contribution >= NOTICEABLE * own[0].contribution] or told[:1]
         return [self._reason(request, slot, cause, lead) for cause in told[:MOST_REASONS]]
 
     def _reason(self, request: int, slot: int, cause: _Cause, lead: float) -> Reason:

@@ -171,7 +171,7 @@ class Profiles:
         labels = ("age", "gender", "occupation", "region")
         numbers = {name: _number(data.users[name]) for name in columns if name not in labels}
         edges = {
-            name: np.unique(np.quantile(number.dropna(), (0.25, 0.5, 0.75)))
+            name: np.unique(np.quantile(number.dropna(), (0, 0.25, 0.5, 0.75, 1)))[1:-1]
             for name, number in numbers.items()
             if number is not None
         }

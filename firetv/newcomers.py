@@ -11,14 +11,14 @@ metadata. A factor model gives them vectors without being trained again:
 
 A linear model needs none of that: a new person is a new row of histories.
 
-The most likely vector is a sum over the titles that were liked (representer points; Yeh et al.
-2018), so it also says what each of them contributes to a score: an :class:`Account`, which
-:mod:`firetv.explain` puts into words.
+How the most likely vector would move without one of the titles also says what each of them
+contributes to a score: an :class:`Account`, which :mod:`firetv.explain` puts into words.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -123,6 +123,8 @@ class FoldIn:
         Vectors by profile, and by metadata.
     root : float64 array of shape (d, r)
         Of the covariance of people's vectors around what is expected.
+    item_factors : float32 array of shape (n_items, d)
+        The model's.
     basis : float64 array of shape (n_items, r)
         Items as ``z`` meets them: ``item_factors @ root``.
     known : bool array of shape (n_items,)
@@ -135,14 +137,24 @@ class FoldIn:
     people: Expected
     titles: Expected
     root: np.ndarray
+    item_factors: np.ndarray
     basis: np.ndarray
     known: np.ndarray
     temperature: float
     metadata: Features
 
-    def vectors(
-        self, liked: sparse.csr_array, traits: sparse.csr_array, item_factors: np.ndarray
-    ) -> np.ndarray:
+    @cached_property
+    def _met(self) -> tuple[np.ndarray, np.ndarray]:
+        """Factors and basis of the titles with events, float64."""
+        return self.item_factors[self.known].astype(np.float64), self.basis[self.known]
+
+    @cached_property
+    def _average(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Factors, basis and features of the average title."""
+        features = np.asarray(self.metadata.matrix[self.known].mean(axis=0)).ravel()
+        return (*(each.mean(axis=0) for each in self._met), features)
+
+    def vectors(self, liked: sparse.csr_array, traits: sparse.csr_array) -> np.ndarray:
         """Most likely vectors of some people.
 
         Parameters
@@ -151,16 +163,14 @@ class FoldIn:
             Ones; titles without events say nothing, and are passed over.
         traits : CSR array of shape (m, G)
             Rows sum to 1, or to 0 without a profile.
-        item_factors : float32 array of shape (n_items, d)
 
         Returns
         -------
         float32 array of shape (m, d)
         """
         expected = self.people.of(traits)
-        basis = self.basis[self.known]
+        offset, basis = self._met
         chosen = liked[:, np.flatnonzero(self.known)]
-        offset = item_factors[self.known].astype(np.float64)
         z = np.zeros((len(expected), basis.shape[1]))
         moved = np.flatnonzero(np.diff(chosen.indptr))  # the others are as expected
         some = max(1, CHUNK_CELLS // max(1, basis.size))
@@ -172,7 +182,7 @@ class FoldIn:
 
     def likeness(self, title: int, others: np.ndarray) -> np.ndarray:
         """Cosine of a title with others, as people's tastes meet them, float64 of shape (n,)."""
-        centred = self.basis - self.basis[self.known].mean(axis=0)
+        centred = self.basis - self._average[1]
         own, theirs = centred[title], centred[others]
         length = np.linalg.norm(own) * np.linalg.norm(theirs, axis=1)
         return np.divide(theirs @ own, length, out=np.zeros(len(others)), where=length > 0)
@@ -183,13 +193,12 @@ class FoldIn:
         expected: np.ndarray,
         people: np.ndarray,
         items: np.ndarray,
-        item_factors: np.ndarray,
     ) -> Account:
         """Take scores apart; see :class:`Account`.
 
-        The most likely ``z`` is ``temperature * (basis[titles] - mean choice)``, summed over the
-        titles of the history. Vectors of training are not the most likely ones, but close: for
-        them the mean choice is the one with which the sum holds.
+        What a title contributes is what the most likely vector would lose without it, to first
+        order: ``inverse curvature @ (basis[title] - mean choice)``, the influence function (Koh and
+        Liang 2017).
 
         Parameters
         ----------
@@ -197,36 +206,47 @@ class FoldIn:
         expected, people : arrays of shape (R, d)
             Vectors as profiles let one expect them, and as they are.
         items : int array of shape (R, k)
-        item_factors : float32 array of shape (n_items, d)
         """
-        features = self.metadata.matrix
-        usual = np.asarray(features[self.known].mean(axis=0)).ravel()
+        factors, _, usual = self._average
         liking = people @ self.titles.slopes.T
-        described = features[items.ravel()].toarray().reshape(*items.shape, -1)
+        described = self.metadata.matrix[items.ravel()].toarray().reshape(*items.shape, -1)
         by_feature = np.where(described > 0, (described - usual) * liking[:, None], 0)
-        met = sparse.csr_array(history * self.known)
-        met.eliminate_zeros()
-        count = np.diff(met.indptr)
-        row = np.repeat(np.arange(len(people)), count)
-        z = (people - expected) @ np.linalg.pinv(self.root).T
-        surprise = self.temperature * self.basis[met.indices]
-        total = np.zeros_like(z)
-        np.add.at(total, row, surprise)
-        surprise += ((z - total) / np.maximum(count, 1)[:, None])[row]
-        # What a title is beyond its features, so that nothing counts twice.
-        plain = item_factors[items] - self.titles.of(features[items.ravel()]).reshape(
-            *items.shape, -1
-        )
-        by_title = np.einsum("nr,nkr->nk", surprise, (plain @ self.root)[row])
-        lead = item_factors[items] - item_factors[self.known].mean(axis=0)
+        lead = self.item_factors[items] - factors
+        met = history
+        if not self.known[history.indices].all():
+            met = sparse.csr_array(history * self.known)
+            met.eliminate_zeros()
+        by_title = np.empty((met.nnz, items.shape[1]), np.float32)
+        some = max(1, CHUNK_CELLS // max(1, self.basis.size))
+        for start in range(0, len(people), some):
+            rows = slice(start, start + some)
+            part = met[rows]
+            where = slice(met.indptr[start], met.indptr[min(start + some, len(people))])
+            scores = people[rows].astype(np.float64) @ self._met[0].T
+            by_title[where] = self._influence(part, scores, items[rows])
         return Account(
             np.einsum("rd,rkd->rk", people, lead).astype(np.float32),
+            np.einsum("rd,rkd->rk", expected, lead).astype(np.float32),
             by_feature.astype(np.float32),
             self.metadata.names,
-            row,
+            np.repeat(np.arange(len(people)), np.diff(met.indptr)),
             met.indices.astype(np.int64),
-            by_title.astype(np.float32),
+            by_title,
         )
+
+    def _influence(
+        self, met: sparse.csr_array, scores: np.ndarray, items: np.ndarray
+    ) -> np.ndarray:
+        """What each title of some histories contributes to each item, (nnz, k)."""
+        basis = self.temperature * self._met[1]
+        p = softmax(self.temperature * scores, axis=1)
+        mean, count = p @ basis, np.diff(met.indptr)
+        curve = _curvature(basis, p, mean, count)
+        towards = self.basis[items] - self._average[1]
+        moved = np.linalg.solve(curve, towards.transpose(0, 2, 1))
+        row = np.repeat(np.arange(len(count)), count)
+        surprise = self.temperature * self.basis[met.indices] - mean[row]
+        return np.einsum("nr,nrk->nk", surprise, moved[row])
 
 
 def _most_likely(chosen: sparse.csr_array, prior: np.ndarray, basis: np.ndarray) -> np.ndarray:
@@ -251,12 +271,11 @@ def _most_likely(chosen: sparse.csr_array, prior: np.ndarray, basis: np.ndarray)
         return base + (met * z).sum(axis=1) - count[:, 0] * total - (z * z).sum(axis=1) / 2
 
     z = np.zeros((len(prior), basis.shape[1]))
-    best, identity = gain(z), np.eye(basis.shape[1])
+    best = gain(z)
     for _ in range(NEWTON_STEPS):
         p = softmax(prior + z @ basis.T, axis=1)
         mean = p @ basis
-        curve = np.matmul(basis.T * p[:, None], basis) - mean[:, :, None] * mean[:, None]
-        curve = count[:, :, None] * curve + identity
+        curve = _curvature(basis, p, mean, count[:, 0])
         step = np.linalg.solve(curve, (met - count * mean - z)[:, :, None])[:, :, 0]
         now, size = gain(z + step), np.ones(len(z))
         while (worse := now < best - GAIN).any() and size.min() > GAIN:
@@ -266,6 +285,12 @@ def _most_likely(chosen: sparse.csr_array, prior: np.ndarray, basis: np.ndarray)
         if (best - last < GAIN).all():
             break
     return z
+
+
+def _curvature(basis: np.ndarray, p: np.ndarray, mean: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """How fast the loss of so many choices, and the prior, grow around ``z``, (m, r, r)."""
+    spread = np.matmul(basis.T * p[:, None], basis) - mean[:, :, None] * mean[:, None]
+    return count[:, None, None] * spread + np.eye(basis.shape[1])
 
 
 def _learn(
@@ -281,7 +306,8 @@ def _learn(
     root = axes[:, kept] * np.sqrt(values[kept])
     known = data.item_counts > 0
     temperature = _temperature(step, data, met, known)
-    return FoldIn(people, described, root, step.item_factors @ root, known, temperature, titles)
+    factors = step.item_factors
+    return FoldIn(people, described, root, factors, factors @ root, known, temperature, titles)
 
 
 def _temperature(step: FactorStep, data: Dataset, met: np.ndarray, known: np.ndarray) -> float:
@@ -301,15 +327,14 @@ def _temperature(step: FactorStep, data: Dataset, met: np.ndarray, known: np.nda
 
 @dataclass(frozen=True)
 class Account:
-    """What scores of a base model are made of.
-
-    The lead of an item over the average title is the sum of what its features contribute, of what
-    each title of the history contributes, and of a rest that has no name.
+    """What scores of a base model rest on: what they would lose, taken away one by one.
 
     Attributes
     ----------
     lead : float32 array of shape (R, k)
         Score above the mean of all titles with events; of a linear model, the score.
+    expected : float32 array of shape (R, k)
+        Of it, what a vector of no history would give: what people of the same profile like.
     features : float32 array of shape (R, k, G)
         What each feature contributes that the item has, beyond what it gives the average title.
     names : tuple of str
@@ -319,24 +344,17 @@ class Account:
     titles : int64 array of shape (n,)
         Item codes.
     by_title : float32 array of shape (n, k)
-        What each of them contributes to the items of its request.
+        What each of them contributes to the items of its request. Of a linear model they sum to
+        the score; of a factor model, others would partly stand in for one that is missing.
     """
 
     lead: np.ndarray
+    expected: np.ndarray
     features: np.ndarray
     names: tuple[str, ...]
     row: np.ndarray
     titles: np.ndarray
     by_title: np.ndarray
-
-    def rest(self) -> np.ndarray:
-        """What neither features nor titles contribute, float32 of shape (R, k).
-
-        Of a factor model, what people of the same profile think of an item, beyond its features.
-        """
-        rest = self.lead - self.features.sum(axis=2)
-        np.subtract.at(rest, self.row, self.by_title)
-        return rest
 
 
 @dataclass(frozen=True)
@@ -389,31 +407,29 @@ class NewcomersStep:
         liked, traits = self.known_of(requests)
         told = np.diff(liked.indptr) > 0
         if self.fold is not None:
-            told |= np.diff(traits.indptr) > 0
+            told |= traits.sum(axis=1) > 0
         return stranger & told
 
     def known_of(self, requests: pd.DataFrame) -> tuple[sparse.csr_array, sparse.csr_array]:
         """Liked titles and traits of requests, CSR of (R, n_items) and of (R, G)."""
         users = requests["user"].to_numpy()
-        n_items = len(self.model.popularity)
-        liked = _rows(requests, LIKED, n_items)
+        liked = _rows(requests, LIKED, len(self.model.popularity))
+        own = self.profiles.matrix[np.maximum(users, 0)]
+        if not (users >= 0).all():
+            own = sparse.csr_array(own.multiply((users >= 0)[:, None]))
+        if TRAITS not in requests:
+            return liked, own
         traits = _rows(requests, TRAITS, len(self.profiles.names))
-        count = np.maximum(np.diff(traits.indptr), 1)
-        traits.data /= np.repeat(count, np.diff(traits.indptr))
-        own = sparse.csr_array(
-            self.profiles.matrix[np.maximum(users, 0)].multiply((users >= 0)[:, None])
-        )
-        given = np.diff(traits.indptr) > 0
-        traits = sparse.csr_array(traits + own.multiply(~given[:, None]))
-        traits.eliminate_zeros()
-        return liked, traits
+        count = np.diff(traits.indptr)
+        traits.data /= np.repeat(np.maximum(count, 1), count)
+        return liked, sparse.csr_array(traits + own.multiply((count == 0)[:, None]))
 
     def of(self, requests: pd.DataFrame) -> FactorStep | LinearStep | DualStep:
         """Model of the people of some requests, who are its users 0, 1, ..."""
         liked, traits = self.known_of(requests)
         if self.fold is None:
             return replace(self.model, history=liked)
-        vectors = self.fold.vectors(liked, traits, self.model.item_factors)
+        vectors = self.fold.vectors(liked, traits)
         return replace(self.model, user_factors=vectors, known=np.ones(len(vectors), bool))
 
     def account(self, slate: Slate) -> Account:
@@ -431,7 +447,7 @@ class NewcomersStep:
         people = np.where(known[:, None], model.user_factors[slate.users], 0)
         if new.any():
             people[new] = self.of(slate.requests[new]).user_factors
-        return self.fold.account(history, expected, people, items, model.item_factors)
+        return self.fold.account(history, expected, people, items)
 
     def history(self, requests: pd.DataFrame) -> sparse.csr_array:
         """What people have seen, or say they like, CSR of shape (R, n_items)."""
@@ -453,7 +469,10 @@ def _linear_account(
     by_title = (model.between(titles, wanted) * history.data[:, None]).astype(np.float32)
     lead = np.zeros(items.shape, np.float32)
     np.add.at(lead, row, by_title)
-    return Account(lead, np.zeros((*items.shape, 0), np.float32), (), row, titles, by_title)
+    nothing = np.zeros_like(lead)
+    return Account(
+        lead, nothing, np.zeros((*items.shape, 0), np.float32), (), row, titles, by_title
+    )
 
 
 def _rows(requests: pd.DataFrame, name: str, width: int) -> sparse.csr_array:

@@ -236,12 +236,13 @@ class Recommender:
         if len(contexts) != len(users):
             raise ValueError(f"{len(contexts)} contexts for {len(users)} people: give one for each")
         requests = self._requests(users, contexts)
-        codes = self._codes_of(contexts, requests)
+        codes, moments = self._read(contexts, requests)
         some = max(1, CHUNK_CELLS // max(1, len(self.candidates)))
         lists, reasons = [], []
         for start in range(0, max(1, len(users)), some):
             rows = slice(start, start + some)
-            slate = self._list(requests.iloc[rows], codes[:, rows], k)
+            then = None if moments is None else moments.iloc[rows]
+            slate = self._list(requests.iloc[rows], codes[:, rows], then, k)
             lists.append(slate)
             reasons += self.explainer(slate, codes[:, rows]) if explain else []
         return Recommendations(
@@ -252,11 +253,13 @@ class Recommender:
             self.explainer.titles,
         )
 
-    def _list(self, requests: pd.DataFrame, codes: np.ndarray, k: int) -> Slate:
-        """The lists of some requests, whose moments are in codes."""
+    def _list(
+        self, requests: pd.DataFrame, codes: np.ndarray, moments: pd.DataFrame | None, k: int
+    ) -> Slate:
+        """The lists of some requests, whose moments were read."""
         slate = self._before(requests)
         if self.context is not None:
-            slate = self.context.at(slate, codes)
+            slate = self.context.at(slate, codes, moments)
         return top(k)(slate)
 
     def _before(self, requests: pd.DataFrame) -> Slate:
@@ -265,7 +268,8 @@ class Recommender:
         It stays the same for people with a history who ask again, so it is kept for the last ones.
         """
         users = requests["user"].to_numpy()
-        if len(users) > MOST_AT_ONCE or LIKED in requests or not self._settled(requests, users):
+        few = 0 < len(users) <= MOST_AT_ONCE
+        if not few or LIKED in requests or not self._settled(requests, users):
             return self._score(requests)
         return replace(self._kept.of(users, self._score), requests=requests)
 
@@ -290,11 +294,15 @@ class Recommender:
         seen = self.base.history(requests)[:, self.candidates].toarray() > 0
         return replace(slate, items=np.where(seen, EMPTY, slate.grid))
 
-    def _codes_of(self, contexts: Sequence[Context], requests: pd.DataFrame) -> np.ndarray:
-        """Rows of the context's multipliers, (M, R)."""
+    def _read(
+        self, contexts: Sequence[Context], requests: pd.DataFrame
+    ) -> tuple[np.ndarray, pd.DataFrame | None]:
+        """Rows of the context's multipliers, (M, R), and the moments where they are needed."""
         if self.context is None:
-            return np.empty((0, len(requests)), np.int64)
-        return self._reader.codes(contexts, requests["user"].to_numpy())
+            return np.empty((0, len(requests)), np.int64), None
+        asked = contexts, requests["user"].to_numpy()
+        joint = self.context.joint is not None
+        return self._reader.codes(*asked), self._reader.moments(*asked) if joint else None
 
     @cached_property
     def _reader(self) -> ContextReader:

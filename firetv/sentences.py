@@ -14,11 +14,11 @@ from firetv.moments import NO_FESTIVAL
 TEMPLATES: Mapping[str, str] = {
     "liked": "because you liked {titles}",
     "watched": "because you watched {titles}",
-    "genre": "you often choose {level}",
-    "decade": "you often choose titles of the {level}",
-    "type": "you often choose this kind of programme: {level}",
-    "minutes": "you often choose titles of {level} minutes",
-    "feature": "you often choose {family} {level}",
+    "genre": "it is {level}, which suits you",
+    "decade": "it is of the {level}, which suits you",
+    "type": "it is of the type {level}, which suits you",
+    "minutes": "it takes {level} minutes, which suits you",
+    "feature": "its {family} is {level}, which suits you",
     "alike": "people like you watch it",
     "popular": "many people watch it",
     "moment": "right for {moment}",
@@ -51,12 +51,12 @@ def because(titles: Sequence[str], *, liked: bool) -> str:
 
 
 def features(names: Sequence[str]) -> str:
-    """Say that somebody often chooses what has some features of one family.
+    """Say that some features of one family suit somebody.
 
     Examples
     --------
     >>> features(["genre:Sci-Fi", "genre:Action"]), features(["studio:A24"])
-    ('you often choose Sci-Fi and Action', 'you often choose studio A24')
+    ('it is Sci-Fi and Action, which suits you', 'its studio is A24, which suits you')
     """
     family = names[0].split(":", 1)[0]
     levels = together([name.split(":", 1)[1] for name in names])

@@ -106,7 +106,7 @@ def read_document(folder: Path) -> dict[str, Any]:
     path = folder / DOCUMENT
     try:
         document = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         remedy = "Train one: firetv train."
         raise DataError(Problem(str(folder), "", f"holds no {DOCUMENT}", remedy)) from error
     except ValueError as error:

@@ -42,7 +42,7 @@ LEVELS = (
     | {"strategies", "member_weights", "newcomers"},
     {"context", "planted", "evaluate", "influence", "social", "opinions", "fairness"},
     {"explain", "moves", "notifications", "groups"},
-    {"group_reasons", "households", "lists", "trials"},
+    {"fidelity", "group_reasons", "households", "lists", "trials"},
     {"layers", "recommender", "tuning"},
     {"options", "messages"},
     {"api"},
