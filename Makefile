@@ -27,7 +27,7 @@ test: $(PROJECT) ## lint, run the notebooks as tests, run the tests
 	$(BIN)/python -m ruff check firetv tests notebooks
 	$(BIN)/python -m ruff format --check firetv tests notebooks
 	$(FRESH) $(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
-	$(FRESH) $(BIN)/python -m pytest
+	$(FRESH) $(BIN)/python -m pytest -n auto
 
 lab: $(PROJECT) ## open JupyterLab
 	$(BIN)/python -m jupyterlab

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import time as clock_time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -18,12 +19,11 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
-from fastapi import FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
 from prometheus_client import generate_latest as metrics_text
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -53,15 +53,8 @@ from firetv.slate import EMPTY
 LARGEST_BODY = 64 * 1024  # bytes
 MOST_WAITING = 256  # requests: more are turned away
 MOST_AT_ONCE = 64  # requests answered in one call
+MOST_TOLD = 500  # characters of what is said about a mistake, which may quote the request
 PROBLEM = "application/problem+json"
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Say which problems a path may answer with."""
-    content = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {s: {"model": Problem, "content": content, "description": TITLES[s]} for s in statuses}
-
-
 TITLES = {
     400: "Bad request",
     404: "Not found",
@@ -79,7 +72,7 @@ TITLES = {
 class Ask:
     """One request for a person's list."""
 
-    user: str
+    user: str | Newcomer
     context: Context
     k: int
     explain: bool
@@ -90,9 +83,19 @@ class TooBusy(Exception):
 
 
 class Batcher:
-    """Answers what waits together, one call after another, in a thread of its own."""
+    """Answers what waits together, one call after another, in a thread of its own.
 
-    def __init__(self, answer: Callable[[Sequence[Ask]], Sequence[bytes]], most: int) -> None:
+    Parameters
+    ----------
+    answer : callable
+        Gives an answer, or what went wrong, for each of some requests.
+    most : int
+        Requests that may wait.
+    """
+
+    def __init__(
+        self, answer: Callable[[Sequence[Ask]], Sequence[bytes | Exception]], most: int
+    ) -> None:
         self._answer, self._waiting = answer, asyncio.Queue(most)
 
     async def ask(self, ask: Ask) -> bytes:
@@ -106,21 +109,21 @@ class Batcher:
 
     async def run(self) -> None:
         """Answer until cancelled."""
-        while True:
-            batch = [await self._waiting.get()]
-            while len(batch) < MOST_AT_ONCE and not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
-            asks, futures = zip(*batch, strict=True)
-            try:
-                answers = await run_in_threadpool(self._answer, asks)
-            except Exception as error:  # each of them is told; the next ones are answered
-                for future in futures:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for future, answer in zip(futures, answers, strict=True):
-                if not future.done():  # else the client has gone
-                    future.set_result(answer)
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1) as thread:
+            while True:
+                batch = [await self._waiting.get()]
+                while len(batch) < MOST_AT_ONCE and not self._waiting.empty():
+                    batch.append(self._waiting.get_nowait())
+                asks = [ask for ask, _ in batch]
+                answers = await loop.run_in_executor(thread, self._answer, asks)
+                for (_, future), answer in zip(batch, answers, strict=True):
+                    if future.done():  # the client has gone
+                        continue
+                    if isinstance(answer, Exception):
+                        future.set_exception(answer)
+                    else:
+                        future.set_result(answer)
 
 
 # ------------------------------------------------------------------ the application
@@ -133,9 +136,10 @@ def create_app(recommender: Recommender, most_waiting: int = MOST_WAITING) -> Fa
     ----------
     recommender : Recommender
     most_waiting : int
-        Requests for lists that may wait; more are answered with 503.
+        Requests for people's lists that may wait, and other requests that may be worked on; more
+        are answered with 503.
     """
-    service = _Service(recommender)
+    service = _Service(recommender, most_waiting)
     service.warm_up()
 
     @contextlib.asynccontextmanager
@@ -144,70 +148,83 @@ def create_app(recommender: Recommender, most_waiting: int = MOST_WAITING) -> Fa
         running = asyncio.create_task(app.state.batcher.run())
         yield
         running.cancel()
+        await asyncio.wait([running])
 
     app = FastAPI(
         title="firetv",
         summary="Context-aware, social and group recommendation for TV.",
         version="1",
         lifespan=lifespan,
+        max_body_size=LARGEST_BODY,
+        redirect_slashes=False,
     )
-    _add_paths(app, service)
+    _add_lists(app, service)
+    _add_others(app, service)
     _add_problems(app)
-    app.add_middleware(_Measured, service=service)
-    app.add_middleware(_BodyLimit)
+    app.add_middleware(_measured, service=service)
+    document = app.openapi()  # which is kept
+    document["components"]["schemas"]["Problem"] = Problem.model_json_schema(
+        ref_template="#/components/schemas/{model}"
+    )
     return app
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Say which problems a path may answer with."""
+    content = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": TITLES[status], "content": content} for status in statuses}
 
 
 UserId = Annotated[str, Path(min_length=1, max_length=LONGEST_ID, examples=["user123"])]
 ContentId = Annotated[str, Path(min_length=1, max_length=LONGEST_ID, examples=["content50"])]
 Length = Annotated[int, Query(ge=1, le=LONGEST)]
+OF_A_PATH, OF_A_BODY = _problems(404, 422, 500, 503), _problems(400, 413, 422, 500, 503)
 
 
-def _add_paths(app: FastAPI, service: _Service) -> None:
+def _add_lists(app: FastAPI, service: _Service) -> None:
     recommender = service.recommender
 
     @app.get(
         "/recommendations/{user_id}",
+        summary="A person's list",
         response_model=PersonalList,
-        responses=_problems(404, 422, 503),
+        responses=OF_A_PATH,
         tags=["lists"],
     )
     async def recommendations(
-        user_id: UserId,
-        moment: Annotated[MomentQuery, Query()],
-        request: Request,
+        user_id: UserId, moment: Annotated[MomentQuery, Query()], request: Request
     ) -> Response:
-        """A person's list at a moment. Of an unknown person nothing is known: `basis` says so."""
-        if moment.strict and not service.knows(user_id):
+        """What to watch at a moment. Of an unknown person nothing is known: `basis` says so."""
+        if moment.strict and user_id not in service.users:
             raise HTTPException(404, f"no user {_short(user_id)}")
-        with _refusing():
-            context = service.context(moment)
-        ask = Ask(user_id, context, moment.num_recommendations, moment.explain)
-        body = await request.app.state.batcher.ask(ask)
-        return Response(body, media_type="application/json")
+        return await _listed(user_id, moment, service.context(moment), request)
 
-    @app.post("/recommendations", responses=_problems(413, 422), tags=["lists"])
-    def newcomer(body: NewcomerRequest) -> PersonalList:
-        """The list of somebody who is not in the data, by what they liked and their profile."""
-        profile = {name: value for name, value in body.profile.items() if value is not None}
-        with _refusing():
-            found = recommender.recommend(
-                [Newcomer(tuple(body.liked), profile)],
-                service.context(body),
-                body.num_recommendations,
-                explain=body.explain,
-            )
-        return _personal(found, 0, None, body.num_recommendations, body.explain)
+    @app.post(
+        "/recommendations",
+        summary="A newcomer's list",
+        response_model=PersonalList,
+        responses=OF_A_BODY,
+        tags=["lists"],
+    )
+    async def newcomer(body: NewcomerRequest, request: Request) -> Response:
+        """What to watch for somebody not in the data, by what they liked and their profile."""
+        return await _listed(service.newcomer(body), body, service.context(body), request)
 
-    @app.post("/recommendations/group", responses=_problems(413, 422), tags=["lists"])
+    @app.post(
+        "/recommendations/group",
+        summary="A group's list",
+        responses=OF_A_BODY,
+        tags=["lists"],
+        dependencies=[Depends(service.admitted)],
+    )
     def group(body: GroupRequest) -> GroupAnswer:
         """One list for several people. Who is not in the data is a guest."""
-        numbers = body.satisfaction
+        numbers, context = body.satisfaction, service.context(body)
         satisfaction = None if numbers is None else [np.nan if n is None else n for n in numbers]
-        with _refusing():
+        with _refusing():  # where no title is left
             found = recommender.recommend_group(
                 body.members,
-                service.context(body),
+                context,
                 body.num_recommendations,
                 strategy=body.strategy,
                 weights=body.weights,
@@ -216,42 +233,79 @@ def _add_paths(app: FastAPI, service: _Service) -> None:
                 unseen=body.unseen,
                 kids=body.kids,
             )
-        strangers = sum(not service.knows(name) for name in set(body.members))
-        note = f"{strangers} of the members are not known: guests" if strangers else None
+        guests = [_short(name) for name in dict.fromkeys(body.members) if name not in service.users]
+        note = f"not known, and so guests: {', '.join(guests)}" if guests else None
         return GroupAnswer(strategy=body.strategy, note=note, recommendations=found.records)
 
-    @app.get("/notifications/{user_id}", responses=_problems(404, 422), tags=["friends"])
+
+async def _listed(
+    user: str | Newcomer, moment: MomentQuery | NewcomerRequest, context: Context, request: Request
+) -> Response:
+    ask = Ask(user, context, moment.num_recommendations, moment.explain)
+    body = await request.app.state.batcher.ask(ask)
+    return Response(body, media_type="application/json")
+
+
+def _add_others(app: FastAPI, service: _Service) -> None:
+    recommender = service.recommender
+
+    @app.get(
+        "/notifications/{user_id}",
+        summary="News of friends",
+        responses=OF_A_PATH,
+        tags=["friends"],
+        dependencies=[Depends(service.admitted)],
+    )
     def notifications(
         user_id: UserId,
         now: Annotated[
-            str | None, Query(max_length=40, description="ISO 8601; the latest by default.")
+            str | None,
+            Query(
+                max_length=40,
+                description="ISO 8601; just after the last event by default.",
+                examples=["2026-12-24T20:00"],
+            ),
         ] = None,
         per_day: Annotated[int, Query(ge=1, le=LONGEST)] = 3,
     ) -> NotificationList:
         """What is worth telling a person of what their friends watched."""
-        if not service.knows(user_id):
+        if user_id not in service.users:
             raise HTTPException(404, f"no user {_short(user_id)}")
         with _refusing():
-            instant = service.instant(now) if now else None
+            instant = None if now is None else service.instant(now)
         found = recommender.notifications([user_id], instant, Policy(per_day=per_day))
         told = found.rows[list(Notification.model_fields)].to_dict("records")
         dropped = {str(k): int(n) for k, n in found.dropped["reason"].value_counts().items()}
         return NotificationList(user_id=user_id, notifications=told, dropped=dropped)
 
-    @app.get("/content/{content_id}/similar", responses=_problems(404, 422), tags=["titles"])
+    @app.get(
+        "/content/{content_id}/similar",
+        summary="Similar titles",
+        responses=OF_A_PATH,
+        tags=["titles"],
+        dependencies=[Depends(service.admitted)],
+    )
     def similar(content_id: ContentId, num_recommendations: Length = 10) -> SimilarList:
-        """Titles like another."""
-        if content_id not in recommender.data.item_ids:
+        """Titles that the same people watch, or that are described alike, best first."""
+        if content_id not in service.titles:
             raise HTTPException(404, f"no title {_short(content_id)}")
         found = recommender.similar(content_id, num_recommendations)
         return SimilarList(content_id=content_id, similar=found.to_dict("records"))
 
-    @app.get("/health", tags=["server"])
+    @app.get("/health", summary="Health", tags=["server"])
     def health() -> Health:
         """That the server can answer, and from what data."""
         return Health(status="ok", data=dict(recommender.about["data"]))
 
-    @app.get("/metrics", response_class=Response, tags=["server"])
+    text = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+
+    @app.get(
+        "/metrics",
+        summary="Metrics",
+        response_class=Response,
+        responses={200: text},
+        tags=["server"],
+    )
     def metrics() -> Response:
         """Counters and latencies in the text format of Prometheus."""
         return Response(metrics_text(service.registry), media_type=CONTENT_TYPE_LATEST)
@@ -260,10 +314,13 @@ def _add_paths(app: FastAPI, service: _Service) -> None:
 class _Service:
     """What the paths share."""
 
-    def __init__(self, recommender: Recommender) -> None:
+    def __init__(self, recommender: Recommender, most_at_work: int) -> None:
         self.recommender = recommender
+        self.users = frozenset(recommender.data.user_ids)
+        self.titles = frozenset(recommender.data.item_ids)
         self.clock = recommender.clock
         self.zone = ZoneInfo(self.clock.zone)
+        self.at_work, self.most_at_work = 0, most_at_work
         self.registry = CollectorRegistry()
         self.seconds = Histogram(
             "firetv_request_seconds",
@@ -280,32 +337,39 @@ class _Service:
         """Build what is built once, before anybody waits for it."""
         some = list(self.recommender.data.user_ids[:2])
         now = Context(datetime.now(self.zone))
-        self.personal_lists([Ask(name, now, 1, True) for name in some])
+        self._lists([Ask(name, now, 1, True) for name in some])
 
-    def knows(self, user_id: str) -> bool:
-        """Whether somebody is in the data."""
-        return user_id in self.recommender.data.user_ids
+    async def admitted(self) -> AsyncIterator[None]:
+        """Let a request in; raises TooBusy where too many are worked on already."""
+        if self.at_work >= self.most_at_work:
+            raise TooBusy
+        self.at_work += 1
+        try:
+            yield
+        finally:
+            self.at_work -= 1
 
     def context(self, moment: Moment) -> Context:
-        """Read a moment; raises ValueError where it cannot be read."""
+        """Read a moment; refuses what cannot be read."""
         known = {"weather": moment.weather, "festival": moment.festival}
         known["companion"] = moment.companion
         text = moment.time
         if text is None:
             return Context(**known)
-        if len(text) <= len("20:00") and ":" in text:
-            return Context(daypart=self._daypart(text), **known)
-        return Context(self.instant(text), **known)
+        with _refusing():
+            if len(text) <= len("20:00") and ":" in text:
+                return Context(daypart=self._daypart(text), **known)
+            return Context(self.instant(text, "2026-01-31T20:15, or as 20:15"), **known)
 
-    def _daypart(self, text: str) -> str | None:
+    def _daypart(self, text: str) -> str:
         try:
             hour = datetime.strptime(text, "%H:%M").hour
         except ValueError:
             raise ValueError(f"{text!r} is not an hour: write it as 20:00") from None
         return self.clock.daypart(hour)
 
-    def instant(self, text: str) -> pd.Timestamp:
-        """Read an instant, local where it has no offset."""
+    def instant(self, text: str, form: str = "2026-01-31T20:15") -> pd.Timestamp:
+        """Read an instant, local where it has no offset; raises ValueError."""
         try:
             read = datetime.fromisoformat(text)
             moment = pd.Timestamp(read if read.tzinfo else read.replace(tzinfo=self.zone))
@@ -313,24 +377,48 @@ class _Service:
         except (ValueError, OverflowError):
             inside = False
         if not inside:
-            raise ValueError(f"{text!r} is not a time: write it as 2026-01-31T20:15, or as 20:15")
+            raise ValueError(f"{text!r} is not a time: write it as {form}")
         return moment.tz_convert("UTC")
 
-    def personal_lists(self, asks: Sequence[Ask]) -> list[bytes]:
-        """Answer requests together; those for reasons apart from the others, which cost less."""
-        answers: dict[int, bytes] = {}
-        for explain in (False, True):
-            rows = [row for row, ask in enumerate(asks) if ask.explain is explain]
-            if not rows:
-                continue
-            some = [asks[row] for row in rows]
-            most = max(ask.k for ask in some)
-            users, contexts = [ask.user for ask in some], [ask.context for ask in some]
-            found = self.recommender.recommend(users, contexts, most, explain=explain)
-            for place, (row, ask) in enumerate(zip(rows, some, strict=True)):
-                answer = _personal(found, place, ask.user, ask.k, explain)
-                answers[row] = answer.model_dump_json().encode()
+    def newcomer(self, body: NewcomerRequest) -> Newcomer:
+        """Read a newcomer; refuses unknown titles, and profiles that cannot be read."""
+        profile = {name: value for name, value in body.profile.items() if value is not None}
+        missing = [_short(title) for title in body.liked if title not in self.titles]
+        with _refusing():
+            if missing:
+                raise ValueError(f"no title {', '.join(missing)}")
+            self.recommender.profiles.traits(profile)
+        return Newcomer(tuple(body.liked), profile)
+
+    def personal_lists(self, asks: Sequence[Ask]) -> list[bytes | Exception]:
+        """Answer requests together, those apart that cost more: for reasons, and of strangers."""
+        alike: dict[tuple[bool, bool], list[int]] = {}
+        for row, ask in enumerate(asks):
+            known = isinstance(ask.user, str) and ask.user in self.users
+            alike.setdefault((ask.explain, known), []).append(row)
+        answers: dict[int, bytes | Exception] = {}
+        for rows in alike.values():
+            answers.update(zip(rows, self._answered([asks[row] for row in rows]), strict=True))
         return [answers[row] for row in range(len(asks))]
+
+    def _answered(self, asks: Sequence[Ask]) -> list[bytes | Exception]:
+        """Answers, or what went wrong: with one of them, not with those that came with it."""
+        try:
+            return self._lists(asks)
+        except Exception as error:
+            if len(asks) == 1:
+                return [error]
+            return [answer for ask in asks for answer in self._answered([ask])]
+
+    def _lists(self, asks: Sequence[Ask]) -> list[bytes]:
+        if not asks:
+            return []
+        users, contexts = [ask.user for ask in asks], [ask.context for ask in asks]
+        most, explain = max(ask.k for ask in asks), asks[0].explain
+        found = self.recommender.recommend(users, contexts, most, explain=explain)
+        return [
+            _personal(found, row, ask).model_dump_json().encode() for row, ask in enumerate(asks)
+        ]
 
 
 NOTES = {
@@ -341,17 +429,16 @@ NOTES = {
 }
 
 
-def _personal(
-    found: Recommendations, row: int, user: str | None, k: int, explain: bool
-) -> PersonalList:
+def _personal(found: Recommendations, row: int, ask: Ask) -> PersonalList:
     """One person's list of several."""
-    items = found.slate.grid[row, :k]
-    parts = {name: part[row, :k] for name, part in found.slate.parts.items() if part[row].any()}
+    items = found.slate.grid[row, : ask.k]
+    parts = {name: part[row, : ask.k] for name, part in found.slate.parts.items()}
+    parts = {name: part for name, part in parts.items() if part.any()}
     scores = sum(parts.values(), np.zeros(len(items), np.float32))
     titles = []
     for slot in np.flatnonzero(items != EMPTY).tolist():
         item = items[slot]
-        reasons = found.reasons[row][slot] if explain and found.reasons is not None else None
+        reasons = None if found.reasons is None else found.reasons[row][slot]
         titles.append(
             Title.model_construct(
                 rank=slot + 1,
@@ -364,7 +451,10 @@ def _personal(
         )
     basis = found.basis[row]
     return PersonalList.model_construct(
-        user_id=user, basis=basis, note=NOTES[basis], recommendations=titles
+        user_id=ask.user if isinstance(ask.user, str) else None,
+        basis=basis,
+        note=NOTES[basis],
+        recommendations=titles,
     )
 
 
@@ -391,12 +481,13 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 40 else f"{text[:40]}...")
 
 
-# ------------------------------------------------------------------ problems and limits
+# ------------------------------------------------------------------ problems and metrics
 
 
 def _problem(status: int, detail: str, errors: list[dict[str, str]] | None = None) -> JSONResponse:
-    title = TITLES.get(status, "Error")
-    body = Problem(title=title, status=status, detail=detail, errors=errors)
+    body = Problem(
+        title=TITLES.get(status, "Error"), status=status, detail=detail[:MOST_TOLD], errors=errors
+    )
     return JSONResponse(body.model_dump(exclude_none=True), status, media_type=PROBLEM)
 
 
@@ -410,7 +501,7 @@ def _add_problems(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         errors = [
-            {"where": ".".join(map(str, each["loc"])), "reason": each["msg"]}
+            {"where": ".".join(map(str, each["loc"]))[:MOST_TOLD], "reason": each["msg"]}
             for each in error.errors()[:20]
         ]
         return _problem(422, "the request is not valid", errors)
@@ -426,45 +517,12 @@ def _add_problems(app: FastAPI) -> None:
         return _problem(500, "the server failed; its log says why")
 
 
-class _BodyLimit:
-    """Refuse bodies that are too large, declared or not, before they are read whole."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                return  # the client has gone
-            body += message.get("body", b"")
-            if len(body) > LARGEST_BODY:
-                answer = _problem(413, f"a body may have {LARGEST_BODY} bytes")
-                await answer(scope, receive, send)
-                return
-            if not message.get("more_body", False):
-                break
-        pending: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
-
-        async def again() -> Message:
-            return pending.pop() if pending else await receive()
-
-        await self.app(scope, again, send)
-
-
-class _Measured:
+def _measured(app: ASGIApp, service: _Service) -> ASGIApp:
     """Count answers and their time by path."""
 
-    def __init__(self, app: ASGIApp, service: _Service) -> None:
-        self.app, self.service = app, service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def measured(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await app(scope, receive, send)
             return
         start, status = clock_time.perf_counter(), 500
 
@@ -475,8 +533,10 @@ class _Measured:
             await send(message)
 
         try:
-            await self.app(scope, receive, noting)
+            await app(scope, receive, noting)
         finally:
             path = getattr(scope.get("route"), "path", "unknown")
-            self.service.seconds.labels(path).observe(clock_time.perf_counter() - start)
-            self.service.answers.labels(path, status).inc()
+            service.seconds.labels(path).observe(clock_time.perf_counter() - start)
+            service.answers.labels(path, status).inc()
+
+    return measured

@@ -213,6 +213,7 @@ class _Gains:
         self.features = account.features * np.float32(explainer.scale)
         self.expected = account.expected * np.float32(explainer.scale)
         self.codes = self._read() if codes is None else codes
+        self.history = np.bincount(account.row, minlength=len(slate.requests)) > 0
         at = instants(slate.requests)
         self.proof = explainer.log.about(slate.users, slate.grid, at)
         self.counts, self.circle = self.proof.counts(), self.proof.friends()
@@ -319,8 +320,8 @@ class _Gains:
         """Put what is worth naming into words, strongest first."""
         causes.sort(key=lambda cause: -cause.contribution)
         told = [cause for cause in causes if cause.contribution >= NEGLIGIBLE]
-        # What people of the same profile watch is said only where nothing is closer to home.
-        own = [cause for cause in told if cause.what != ("alike",)]
+        # To somebody with a history, what people of the same profile watch is said last of all.
+        own = [c for c in told if c.what != ("alike",) or not self.history[request]]
         told = [c for c in own if c.contribution >= NOTICEABLE * own[0].contribution] or told[:1]
         return [self._reason(request, slot, cause, lead) for cause in told[:MOST_REASONS]]
 

@@ -178,7 +178,9 @@ class Profiles:
         return cls(user_features(data).names, tuple(columns), edges)
 
     def traits(self, profile: Mapping[str, object]) -> tuple[int, ...]:
-        """Columns of the features that somebody has; a value that nobody had says nothing.
+        """Columns of the features that somebody has; None, or what nobody had, says nothing.
+
+        Values are compared as text, and as numbers where they are: 1, 1.0 and "1" are the same.
 
         Raises
         ------
@@ -189,7 +191,7 @@ class Profiles:
         if unknown := [name for name in profile if name not in self.columns]:
             known = ", ".join(self.columns) or "none"
             raise ValueError(f"a profile has no {', '.join(unknown)}: the columns are {known}")
-        names = [self._name(column, value) for column, value in profile.items()]
+        names = [self._name(column, v) for column, v in profile.items() if v is not None]
         return tuple(self.names.index(name) for name in names if name in self.names)
 
     def _name(self, column: str, value: object) -> str:
@@ -198,10 +200,24 @@ class Profiles:
                 number = float(value)  # type: ignore[arg-type]
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{column} {value!r} is not a number") from error
+            if not np.isfinite(number):
+                raise ValueError(f"{column} {value!r} is not a finite number")
             if column == "age":
                 return "".join(banded(pd.Series([number]), AGE_BANDS, "age").names)
             return f"{_family(column)}:q{1 + np.searchsorted(self.edges[column], number)}"
-        return f"{_family(column)}:{value}"
+        levels = [name for name in self.names if name.startswith(f"{_family(column)}:")]
+        same = (name for name in levels if _same(name.split(":", 1)[1], value))
+        return next(same, "")
+
+
+def _same(level: str, value: object) -> bool:
+    """Whether a value is what a level's name says."""
+    if level == str(value):
+        return True
+    try:
+        return float(level) == float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
 
 
 def genre_preferences(data: Dataset) -> Features:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from firetv.group_reasons import STRATEGIES
 from firetv.moments import VALUES
@@ -14,6 +15,11 @@ from firetv.recommender import LONGEST, WEIGHTS
 LONGEST_ID = 200  # characters
 MOST_LIKED = 1000  # titles of a newcomer
 MOST_PROFILE = 50  # entries of a newcomer's profile
+
+
+def _shown(**example: Any) -> ConfigDict:  # noqa: ANN401
+    """An example for the server's document."""
+    return ConfigDict(json_schema_extra={"example": example})
 
 
 class Reason(BaseModel):
@@ -40,32 +46,28 @@ class Title(BaseModel):
 class PersonalList(BaseModel):
     """A person's list."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "user_id": "user123",
-                "basis": "history",
-                "note": None,
-                "recommendations": [
+    model_config = _shown(
+        user_id="user123",
+        basis="history",
+        note=None,
+        recommendations=[
+            {
+                "rank": 1,
+                "content_id": "content181",
+                "title": "Return of the Jedi",
+                "score": 1.91,
+                "parts": {"taste": 1.71, "context:weather": 0.07, "friends": 0.13},
+                "reasons": [
                     {
-                        "rank": 1,
-                        "content_id": "content181",
-                        "title": "Return of the Jedi",
-                        "score": 1.91,
-                        "parts": {"taste": 1.71, "context:weather": 0.07, "friends": 0.13},
-                        "reasons": [
-                            {
-                                "kind": "titles",
-                                "text": "because you liked Star Wars",
-                                "contribution": 1.03,
-                                "share": 0.49,
-                                "about": ["content50"],
-                            }
-                        ],
+                        "kind": "titles",
+                        "text": "because you liked Star Wars",
+                        "contribution": 1.03,
+                        "share": 0.49,
+                        "about": ["content50"],
                     }
                 ],
             }
-        }
+        ],
     )
 
     user_id: str | None
@@ -76,6 +78,19 @@ class PersonalList(BaseModel):
     recommendations: list[Title]
 
 
+def _spelling(name: str) -> Callable[[Any], Any]:
+    """Values of a dimension in any case, as they are spelled."""
+    known = {value.casefold(): value for value in VALUES[name]}
+    return lambda given: known.get(str(given).casefold(), given)
+
+
+Weather: TypeAlias = Annotated[Literal[VALUES["weather"]], BeforeValidator(_spelling("weather"))]
+Festival: TypeAlias = Annotated[Literal[VALUES["festival"]], BeforeValidator(_spelling("festival"))]
+Company: TypeAlias = Annotated[
+    Literal[VALUES["companion"]], BeforeValidator(_spelling("companion"))
+]
+
+
 class Moment(BaseModel):
     """The moment of a request, as far as it is known."""
 
@@ -84,19 +99,21 @@ class Moment(BaseModel):
     time: str | None = Field(
         None,
         max_length=40,
-        description="ISO 8601, local where it has no offset; or an hour alone, such as 20:00.",
+        description=(
+            "ISO 8601, local where it has no offset (whose + is written %2B in a URL); or an hour "
+            "alone, such as 20:00."
+        ),
         examples=["2026-12-24T20:00", "20:00"],
     )
-    weather: str | None = Field(None, max_length=40, description=f"{', '.join(VALUES['weather'])}.")
-    festival: str | None = Field(None, max_length=40, examples=["Christmas"])
-    companion: str | None = Field(
-        None, max_length=40, description=f"{', '.join(VALUES['companion'])}."
-    )
+    weather: Weather | None = None
+    festival: Festival | None = Field(None, description="By the calendar, if it is not given.")
+    companion: Company | None = None
 
 
 Short = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
 Count = Annotated[int, Field(ge=1, le=LONGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class MomentQuery(Moment):
@@ -110,9 +127,14 @@ class MomentQuery(Moment):
 class NewcomerRequest(Moment):
     """Somebody who is not in the data: what they liked, and their profile."""
 
+    model_config = ConfigDict(strict=True)  # a number is no text, nor a text a number
+
     liked: list[Short] = Field([], max_length=MOST_LIKED, examples=[["content50", "content181"]])
-    profile: dict[Annotated[str, Field(max_length=LONGEST_ID)], str | float | None] = Field(
-        {}, max_length=MOST_PROFILE, examples=[{"age": 31, "gender": "F"}]
+    profile: dict[Short, Short | Number | None] = Field(
+        {},
+        max_length=MOST_PROFILE,
+        description="By columns of the users table.",
+        examples=[{"age": 31, "gender": "F"}],
     )
     num_recommendations: Count = 10
     explain: bool = False
@@ -121,12 +143,14 @@ class NewcomerRequest(Moment):
 class GroupRequest(Moment):
     """Several people before one screen."""
 
+    model_config = ConfigDict(strict=True)
+
     members: list[Short] = Field(
         min_length=1, max_length=LARGEST, examples=[["user123", "user456", "user789"]]
     )
-    strategy: str = Field("nash", max_length=40, description=f"{', '.join(STRATEGIES)}.")
-    weights: list[Annotated[str, Field(max_length=40)]] = Field(
-        [], max_length=len(WEIGHTS), description=f"Who counts more: {', '.join(WEIGHTS)}."
+    strategy: Literal[tuple(STRATEGIES)] = "nash"
+    weights: list[Literal[tuple(WEIGHTS)]] = Field(
+        [], max_length=len(WEIGHTS), description="Who counts more."
     )
     satisfaction: list[Share | None] | None = Field(
         None, max_length=LARGEST, description="What each got before: who got less counts more."
@@ -135,14 +159,26 @@ class GroupRequest(Moment):
         None, max_length=LARGEST, description="Part of the evening that each is there."
     )
     unseen: Literal["all", "some", "off"] = "all"
-    kids: bool = False
+    kids: bool = Field(False, description="Only titles for children, while a child is there.")
     num_recommendations: Count = 10
+
+    @model_validator(mode="after")
+    def _fits(self) -> GroupRequest:
+        """A number for each member, and at least one of them there."""
+        count = len(self.members)
+        for name in ("satisfaction", "presence"):
+            numbers = getattr(self, name)
+            if numbers is not None and len(numbers) != count:
+                raise ValueError(f"{name} has {len(numbers)} numbers for {count} members")
+        if self.presence is not None and not any(self.presence):
+            raise ValueError("nobody is there")
+        return self
 
 
 class View(BaseModel):
     """What one member thinks of one title."""
 
-    user_id: str
+    user_id: str = Field(description="Who is not in the data is called a guest.")
     rank: int = Field(description="In the member's own order of the group's candidates.")
     opinion: float
     weight: float
@@ -163,6 +199,36 @@ class GroupTitle(BaseModel):
 class GroupAnswer(BaseModel):
     """A group's list."""
 
+    model_config = _shown(
+        strategy="nash",
+        note=None,
+        recommendations=[
+            {
+                "rank": 1,
+                "content_id": "content22",
+                "title": "Braveheart",
+                "score": 0.066,
+                "why": "mostly for user123 and user456",
+                "views": [
+                    {
+                        "user_id": "user123",
+                        "rank": 1,
+                        "opinion": 0.019,
+                        "weight": 0.5,
+                        "because": "taste",
+                    },
+                    {
+                        "user_id": "user456",
+                        "rank": 4,
+                        "opinion": 0.021,
+                        "weight": 0.5,
+                        "because": "friends",
+                    },
+                ],
+            }
+        ],
+    )
+
     strategy: str
     note: str | None
     recommendations: list[GroupTitle]
@@ -173,7 +239,7 @@ class Notification(BaseModel):
 
     content_id: str
     title: str
-    text: str = Field(examples=["3 friends loved this movie"])
+    text: str
     watched: int
     finished: int
     loved: int
@@ -181,6 +247,21 @@ class Notification(BaseModel):
 
 class NotificationList(BaseModel):
     """What is worth telling a person now. Nothing is recorded as sent."""
+
+    model_config = _shown(
+        user_id="user123",
+        notifications=[
+            {
+                "content_id": "content100",
+                "title": "Fargo",
+                "text": "3 friends loved this movie",
+                "watched": 4,
+                "finished": 3,
+                "loved": 3,
+            }
+        ],
+        dropped={"already seen": 2},
+    )
 
     user_id: str
     notifications: list[Notification]
@@ -198,6 +279,11 @@ class SimilarTitle(BaseModel):
 class SimilarList(BaseModel):
     """Titles that the same people watch, or that are described alike."""
 
+    model_config = _shown(
+        content_id="content50",
+        similar=[{"content_id": "content181", "title": "Return of the Jedi", "similarity": 0.31}],
+    )
+
     content_id: str
     similar: list[SimilarTitle]
 
@@ -205,15 +291,41 @@ class SimilarList(BaseModel):
 class Health(BaseModel):
     """That the server can answer, and for what."""
 
+    model_config = _shown(
+        status="ok",
+        data={
+            "name": "movielens-100k",
+            "checksum": "851ff7541d69",
+            "users": 943,
+            "titles": 1682,
+            "events": 100000,
+        },
+    )
+
     status: Literal["ok"]
     data: dict[str, Any]
+
+
+class Fault(BaseModel):
+    """Where a request is wrong, and why."""
+
+    where: str
+    reason: str
 
 
 class Problem(BaseModel):
     """Why a request was not answered (RFC 9457)."""
 
+    model_config = _shown(
+        type="about:blank",
+        title="Not valid",
+        status=422,
+        detail="the request is not valid",
+        errors=[{"where": "query.num_recommendations", "reason": "Input should be at least 1"}],
+    )
+
     type: str = "about:blank"
     title: str
     status: int
     detail: str
-    errors: list[dict[str, str]] | None = Field(None, description="Where the request is wrong.")
+    errors: list[Fault] | None = Field(None, description="Where the request is wrong, if it is.")

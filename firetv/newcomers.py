@@ -209,7 +209,8 @@ class FoldIn:
         """
         factors, _, usual = self._average
         liking = people @ self.titles.slopes.T
-        described = self.metadata.matrix[items.ravel()].toarray().reshape(*items.shape, -1)
+        described = self.metadata.matrix[items.ravel()].toarray()
+        described = described.reshape(*items.shape, len(self.metadata.names))
         by_feature = np.where(described > 0, (described - usual) * liking[:, None], 0)
         lead = self.item_factors[items] - factors
         met = history
@@ -411,9 +412,12 @@ class NewcomersStep:
         return stranger & told
 
     def known_of(self, requests: pd.DataFrame) -> tuple[sparse.csr_array, sparse.csr_array]:
-        """Liked titles and traits of requests, CSR of (R, n_items) and of (R, G)."""
+        """Liked titles that have events, and traits, CSR of (R, n_items) and of (R, G)."""
         users = requests["user"].to_numpy()
         liked = _rows(requests, LIKED, len(self.model.popularity))
+        if liked.nnz:  # what nobody has met says nothing of a taste
+            liked.data[self.model.popularity[liked.indices] == 0] = 0
+            liked.eliminate_zeros()
         own = self.profiles.matrix[np.maximum(users, 0)]
         if not (users >= 0).all():
             own = sparse.csr_array(own.multiply((users >= 0)[:, None]))
@@ -447,6 +451,7 @@ class NewcomersStep:
         people = np.where(known[:, None], model.user_factors[slate.users], 0)
         if new.any():
             people[new] = self.of(slate.requests[new]).user_factors
+        expected = np.where((known | new)[:, None], expected, 0)
         return self.fold.account(history, expected, people, items)
 
     def history(self, requests: pd.DataFrame) -> sparse.csr_array:
@@ -457,7 +462,7 @@ class NewcomersStep:
         else:
             own = sparse.csr_array(self.seen[np.maximum(users, 0)].multiply((users >= 0)[:, None]))
             own.eliminate_zeros()
-        return own.maximum(self.known_of(requests)[0]) if LIKED in requests else own
+        return own.maximum(_rows(requests, LIKED, own.shape[1])) if LIKED in requests else own
 
 
 def _linear_account(

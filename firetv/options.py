@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import typer
 
-from firetv.report import data_dir
+from firetv.artefacts import data_dir
 from firetv.schema import DataError
 from firetv.sources import prepare
 

@@ -308,6 +308,13 @@ class Recommender:
     def _reader(self) -> ContextReader:
         return ContextReader(self.context)
 
+    def warm_up(self) -> None:
+        """Do what is done once, and score those who are kept, before anybody waits for it."""
+        busiest = np.argsort(-self.data.user_counts, kind="stable")[: self._kept.most]
+        for start in range(0, len(busiest), MOST_AT_ONCE):
+            users = self.data.user_ids[busiest[start : start + MOST_AT_ONCE]]
+            self.recommend(list(users), k=1, explain=True)
+
     @property
     def steps(self) -> tuple[Any, ...]:
         """Base, friends and context, as far as they are there."""
@@ -339,13 +346,12 @@ class Recommender:
         codes = dict(zip(known, self.data.user_ids.get_indexer(known), strict=True))
         user = [codes[each] if isinstance(each, str) else -1 for each in users]
         requests = pd.DataFrame({"user": np.array(user, np.int32)})
-        at = [None if each.at is None else pd.Timestamp(each.at) for each in contexts]
+        at = [
+            None if each.at is None else pd.Timestamp(each.at).tz_convert(None).to_datetime64()
+            for each in contexts
+        ]
         if any(instant is not None for instant in at):
-            microseconds = [
-                np.iinfo(np.int64).min if i is None else i.as_unit("us").value for i in at
-            ]
-            instants = np.array(microseconds, np.int64).view("datetime64[us]")
-            requests["at"] = pd.DatetimeIndex(instants).tz_localize("UTC")
+            requests["at"] = pd.DatetimeIndex(np.array(at, "datetime64[us]")).tz_localize("UTC")
         new = [each if isinstance(each, Newcomer) else Newcomer() for each in users]
         if any(each.liked or each.profile for each in new):
             requests[LIKED] = pd.Series([self._codes(each.liked) for each in new], dtype=object)

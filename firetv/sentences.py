@@ -76,18 +76,17 @@ def moment(values: Mapping[str, str]) -> str:
     >>> moment({"companion": "alone"}), moment({"device": "phone"})
     ('right for being alone', 'right for device phone')
     """
-    before = [values[name] for name in WEATHER_FIRST if name in values]
-    words = [_article(before)] if before else []
+    before = {name: values[name] for name in WEATHER_FIRST if name in values}
+    time = [*before.values(), *(["day"] if [*before] == ["weather"] else [])]
+    words = [_article(time)] if time else []
     rest = {name: value for name, value in values.items() if name not in WEATHER_FIRST}
     words += [_circumstance(name, value, first=not words) for name, value in rest.items()]
     return TEMPLATES["moment"].format(moment=" ".join(words))
 
 
 def _article(words: Sequence[str]) -> str:
-    """Put an article before words for a time: weather alone is of a day."""
-    noun = [] if words[-1] not in ("sunny", "cloudy", "rainy", "stormy", "snowy") else ["day"]
-    article = "an" if words[0][0].lower() in "aeiou" else "a"
-    return " ".join([article, *words, *noun])
+    """Put an article before words for a time."""
+    return " ".join(["an" if words[0][0].lower() in "aeiou" else "a", *words])
 
 
 def _circumstance(name: str, value: str, *, first: bool) -> str:

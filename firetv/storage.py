@@ -12,6 +12,7 @@ import importlib
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -26,7 +27,9 @@ from firetv.schema import DataError, Problem
 
 FORMAT = 1  # of the folder: raised when older code could not read it
 DOCUMENT = "recommender.json"
+_OWN = re.compile(r"arrays-[0-9a-f]{12}\.npz")
 UNNAMED = "0"  # an index without a name, as a column
+_MISFITS = (zipfile.BadZipFile, LookupError, TypeError, ValueError, AttributeError, ImportError)
 TRAIN = "Train it again, or restore it from a copy."
 
 
@@ -63,8 +66,8 @@ def save(folder: str | Path, thing: object, about: Mapping[str, Any]) -> None:
     _write(folder / name, arrays)
     _write(folder / DOCUMENT, (_text(document, indent=1) + "\n").encode())
     for other in folder.glob("arrays-*.npz"):
-        if other.name != name:
-            other.unlink()
+        if other.name != name and _OWN.fullmatch(other.name):
+            other.unlink(missing_ok=True)
 
 
 def load(folder: str | Path) -> object:
@@ -82,6 +85,8 @@ def load(folder: str | Path) -> object:
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
+        if read_document(folder)["arrays"] != path.name:  # saved anew meanwhile
+            return load(folder)
         raise DataError(Problem(str(path), "", "is missing", TRAIN)) from error
     if hashlib.sha256(data).hexdigest() != document["sha256"]:
         raise DataError(
@@ -90,7 +95,7 @@ def load(folder: str | Path) -> object:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return _Reader({name: arrays[name] for name in arrays.files}).decode(document["tree"])
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, AttributeError) as error:
+    except _MISFITS as error:
         reason = f"does not fit this version of firetv ({type(error).__name__}: {error})"
         raise DataError(Problem(str(folder), "", reason, TRAIN)) from error
 
@@ -111,10 +116,11 @@ def read_document(folder: Path) -> dict[str, Any]:
         raise DataError(Problem(str(folder), "", f"holds no {DOCUMENT}", remedy)) from error
     except ValueError as error:
         raise DataError(Problem(str(path), "", f"is not JSON: {error}", TRAIN)) from error
-    if not isinstance(document, dict) or not isinstance(document.get("format"), int):
+    said = document.get("format") if isinstance(document, dict) else None
+    if type(said) is not int or said < 1:
         raise DataError(Problem(str(path), "", "says no format", TRAIN))
-    if document["format"] > FORMAT:
-        reason = f"is of format {document['format']}, and this version reads up to {FORMAT}"
+    if said > FORMAT:
+        reason = f"is of format {said}, and this version reads up to {FORMAT}"
         raise DataError(Problem(str(path), "", reason, "Update firetv, or train again."))
     body = {key: value for key, value in document.items() if key not in ("format", "checksum")}
     if document.get("checksum") != _checksum(body):
@@ -221,7 +227,7 @@ class _Reader:
         if "again" in node:
             return self.known[node["again"]]
         number = node["number"]
-        kind = next(key for key in node if key not in ("number", "shape", "unit"))
+        kind = next((key for key in node if key not in ("number", "shape", "unit")), "")
         read = getattr(self, f"_{kind}", None) if ":" not in kind else self._dataclass(kind)
         if read is None:
             raise ValueError(f"unknown kind {kind!r}")
@@ -251,7 +257,7 @@ class _Reader:
 
     def _index(self, node: dict) -> pd.Index:
         column = self._table(node["index"]).iloc[:, 0]
-        return pd.Index(column, name=None if column.name == UNNAMED else column.name)
+        return pd.Index(column.array, name=None if column.name == UNNAMED else column.name)
 
     def _table(self, name: str) -> pd.DataFrame:
         return pd.read_parquet(io.BytesIO(self.arrays[name].tobytes()))

@@ -91,3 +91,58 @@ def chosen_first(x: np.ndarray, chosen: np.ndarray) -> Choices:
     x = np.take_along_axis(x, order[:, :, None], axis=1)
     names = tuple(f"feature{n}" for n in range(x.shape[2]))
     return Choices(x, np.ones(x.shape[:2], bool), names)
+
+
+def make_rich_tables(users: int = 30, items: int = 40, events: int = 700) -> Tables:
+    """The small world with all that a recommender reads.
+
+    The last three users and the last four titles have no events; of the very last user no profile
+    is known, and of the very last title nothing but its name. User 4 shares nothing.
+    """
+    rng, tables = np.random.default_rng(1), make_tables(users, items, events)
+    late_user, late_item = f"user{users - 1}", f"content{items - 1}"
+    gone = {f"user{users - n}" for n in (1, 2, 3)} | {f"content{items - n}" for n in (1, 2, 3, 4)}
+    history, said = (
+        frame[~frame["user_id"].isin(gone) & ~frame["content_id"].isin(gone)]
+        for frame in (tables.watch_history, tables.content_reactions)
+    )
+    people = tables.users.assign(
+        name=[f"Person {n}" for n in range(users)],
+        sharing=np.where(np.arange(users) == 4, "off", "on"),
+        plan=np.where(np.arange(users) % 3, "basic", "gold"),
+    )
+    people.loc[3, "name"] = None
+    people.loc[people["user_id"] == late_user, ["age", "gender", "region", "plan"]] = None
+    content = tables.content.copy()
+    bare = (content["content_id"] == late_item).to_numpy()
+    columns = ["content_type", "release_year", "duration_minutes"]
+    content.loc[bare, columns] = None
+    content["genres"] = [
+        [] if none else own for own, none in zip(content["genres"], bare, strict=True)
+    ]
+    tied = (rng.random((users, users)) < 0.2) & ~np.eye(users, dtype=bool)
+    one, other = np.nonzero(tied)
+    return Tables(
+        watch_history=history.assign(
+            weather=rng.choice(["rainy", "sunny"], len(history)),
+            companion=rng.choice(["alone", "family"], len(history)),
+        ).reset_index(drop=True),
+        content_reactions=said.assign(
+            reaction=rng.choice(["love", "like", "dislike", None], len(said))
+        ).reset_index(drop=True),
+        users=people,
+        content=content,
+        user_connections=pd.DataFrame(
+            {
+                "user_id": [f"user{n}" for n in one],
+                "friend_id": [f"user{n}" for n in other],
+                "strength": rng.uniform(0.1, 1, len(one)),
+            }
+        ),
+        manifest={"name": "rich"},
+    )
+
+
+@pytest.fixture(scope="session")
+def rich() -> Dataset:
+    return Dataset.from_tables(make_rich_tables())
