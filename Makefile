@@ -26,7 +26,8 @@ test: $(PROJECT) ## lint, run the notebooks as tests, run the tests
 	rm -rf build/reports
 	$(BIN)/python -m ruff check firetv tests notebooks
 	$(BIN)/python -m ruff format --check firetv tests notebooks
-	$(FRESH) $(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
+	$(BIN)/firetv data movielens-100k
+	$(FRESH) $(BIN)/python -m pytest -n auto --dist loadscope --nbval-lax --nbval-current-env notebooks
 	$(FRESH) $(BIN)/python -m pytest -n auto
 
 lab: $(PROJECT) ## open JupyterLab

@@ -24,9 +24,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
 from prometheus_client import generate_latest as metrics_text
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from firetv.explain import Reason
 from firetv.lists import Newcomer, Recommendations
 from firetv.messages import (
     LONGEST_ID,
@@ -40,9 +42,7 @@ from firetv.messages import (
     NotificationList,
     PersonalList,
     Problem,
-    Reason,
     SimilarList,
-    Title,
 )
 from firetv.moments import Context
 from firetv.notifications import Policy
@@ -53,6 +53,7 @@ from firetv.slate import EMPTY
 LARGEST_BODY = 64 * 1024  # bytes
 MOST_WAITING = 256  # requests: more are turned away
 MOST_AT_ONCE = 64  # requests answered in one call
+MOST_ERRORS = 20  # that are told of one request
 MOST_TOLD = 500  # characters of what is said about a mistake, which may quote the request
 PROBLEM = "application/problem+json"
 TITLES = {
@@ -155,17 +156,16 @@ def create_app(recommender: Recommender, most_waiting: int = MOST_WAITING) -> Fa
         summary="Context-aware, social and group recommendation for TV.",
         version="1",
         lifespan=lifespan,
-        max_body_size=LARGEST_BODY,
         redirect_slashes=False,
     )
     _add_lists(app, service)
     _add_others(app, service)
     _add_problems(app)
+    app.add_middleware(_limited)
     app.add_middleware(_measured, service=service)
-    document = app.openapi()  # which is kept
-    document["components"]["schemas"]["Problem"] = Problem.model_json_schema(
-        ref_template="#/components/schemas/{model}"
-    )
+    problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas = app.openapi()["components"]["schemas"]  # of a document that is kept
+    schemas |= problem.pop("$defs") | {"Problem": problem}
     return app
 
 
@@ -183,21 +183,6 @@ OF_A_PATH, OF_A_BODY = _problems(404, 422, 500, 503), _problems(400, 413, 422, 5
 
 def _add_lists(app: FastAPI, service: _Service) -> None:
     recommender = service.recommender
-
-    @app.get(
-        "/recommendations/{user_id}",
-        summary="A person's list",
-        response_model=PersonalList,
-        responses=OF_A_PATH,
-        tags=["lists"],
-    )
-    async def recommendations(
-        user_id: UserId, moment: Annotated[MomentQuery, Query()], request: Request
-    ) -> Response:
-        """What to watch at a moment. Of an unknown person nothing is known: `basis` says so."""
-        if moment.strict and user_id not in service.users:
-            raise HTTPException(404, f"no user {_short(user_id)}")
-        return await _listed(user_id, moment, service.context(moment), request)
 
     @app.post(
         "/recommendations",
@@ -236,6 +221,21 @@ def _add_lists(app: FastAPI, service: _Service) -> None:
         guests = [_short(name) for name in dict.fromkeys(body.members) if name not in service.users]
         note = f"not known, and so guests: {', '.join(guests)}" if guests else None
         return GroupAnswer(strategy=body.strategy, note=note, recommendations=found.records)
+
+    @app.get(
+        "/recommendations/{user_id}",
+        summary="A person's list",
+        response_model=PersonalList,
+        responses=OF_A_PATH,
+        tags=["lists"],
+    )
+    async def recommendations(
+        user_id: UserId, moment: Annotated[MomentQuery, Query()], request: Request
+    ) -> Response:
+        """What to watch at a moment. Of an unknown person nothing is known: `basis` says so."""
+        if moment.strict and user_id not in service.users:
+            raise HTTPException(404, f"no user {_short(user_id)}")
+        return await _listed(user_id, moment, service.context(moment), request)
 
 
 async def _listed(
@@ -335,6 +335,7 @@ class _Service:
 
     def warm_up(self) -> None:
         """Build what is built once, before anybody waits for it."""
+        self.recommender.warm_up()
         some = list(self.recommender.data.user_ids[:2])
         now = Context(datetime.now(self.zone))
         self._lists([Ask(name, now, 1, True) for name in some])
@@ -416,9 +417,7 @@ class _Service:
         users, contexts = [ask.user for ask in asks], [ask.context for ask in asks]
         most, explain = max(ask.k for ask in asks), asks[0].explain
         found = self.recommender.recommend(users, contexts, most, explain=explain)
-        return [
-            _personal(found, row, ask).model_dump_json().encode() for row, ask in enumerate(asks)
-        ]
+        return [to_json(_personal(found, row, ask)) for row, ask in enumerate(asks)]
 
 
 NOTES = {
@@ -429,43 +428,44 @@ NOTES = {
 }
 
 
-def _personal(found: Recommendations, row: int, ask: Ask) -> PersonalList:
-    """One person's list of several."""
+def _personal(found: Recommendations, row: int, ask: Ask) -> dict[str, Any]:
+    """One person's list of several, as a PersonalList is; one by one, models would take longer."""
     items = found.slate.grid[row, : ask.k]
-    parts = {name: part[row, : ask.k] for name, part in found.slate.parts.items()}
+    parts = {name: part[row, : ask.k].astype(float) for name, part in found.slate.parts.items()}
     parts = {name: part for name, part in parts.items() if part.any()}
-    scores = sum(parts.values(), np.zeros(len(items), np.float32))
-    titles = []
-    for slot in np.flatnonzero(items != EMPTY).tolist():
-        item = items[slot]
-        reasons = None if found.reasons is None else found.reasons[row][slot]
-        titles.append(
-            Title.model_construct(
-                rank=slot + 1,
-                content_id=found.ids[item],
-                title=found.titles[item],
-                score=round(float(scores[slot]), 6),
-                parts={name: round(float(part[slot]), 6) for name, part in parts.items()},
-                reasons=None if reasons is None else [_reason(reason) for reason in reasons],
-            )
-        )
-    basis = found.basis[row]
-    return PersonalList.model_construct(
-        user_id=ask.user if isinstance(ask.user, str) else None,
-        basis=basis,
-        note=NOTES[basis],
-        recommendations=titles,
-    )
+    scores = sum(parts.values(), np.zeros(len(items))).round(6).tolist()
+    parts = {name: part.round(6).tolist() for name, part in parts.items()}
+    titles = [
+        {
+            "rank": slot + 1,
+            "content_id": found.ids[item],
+            "title": found.titles[item],
+            "score": scores[slot],
+            "parts": {name: part[slot] for name, part in parts.items()},
+            "reasons": None if found.reasons is None else _told(found.reasons[row][slot]),
+        }
+        for slot, item in enumerate(items.tolist())
+        if item != EMPTY
+    ]
+    return {
+        "user_id": ask.user if isinstance(ask.user, str) else None,
+        "basis": found.basis[row],
+        "note": NOTES[found.basis[row]],
+        "recommendations": titles,
+    }
 
 
-def _reason(reason: Any) -> Reason:  # noqa: ANN401
-    return Reason.model_construct(
-        kind=reason.kind,
-        text=reason.text,
-        contribution=round(reason.contribution, 6),
-        share=round(reason.share, 6),
-        about=list(reason.about),
-    )
+def _told(reasons: Sequence[Reason]) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": reason.kind,
+            "text": reason.text,
+            "contribution": round(reason.contribution, 6),
+            "share": round(reason.share, 6),
+            "about": reason.about,
+        }
+        for reason in reasons
+    ]
 
 
 @contextlib.contextmanager
@@ -481,7 +481,7 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 40 else f"{text[:40]}...")
 
 
-# ------------------------------------------------------------------ problems and metrics
+# ------------------------------------------------------------------ problems, limits and metrics
 
 
 def _problem(status: int, detail: str, errors: list[dict[str, str]] | None = None) -> JSONResponse:
@@ -501,8 +501,11 @@ def _add_problems(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         errors = [
-            {"where": ".".join(map(str, each["loc"]))[:MOST_TOLD], "reason": each["msg"]}
-            for each in error.errors()[:20]
+            {
+                "where": ".".join(map(str, each["loc"]))[:MOST_TOLD],
+                "reason": each["msg"].removeprefix("Value error, "),
+            }
+            for each in error.errors()[:MOST_ERRORS]
         ]
         return _problem(422, "the request is not valid", errors)
 
@@ -515,6 +518,26 @@ def _add_problems(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def failed(_: Request, __: Exception) -> JSONResponse:
         return _problem(500, "the server failed; its log says why")
+
+
+def _limited(app: ASGIApp) -> ASGIApp:
+    """Refuse bodies that are too large, declared or not, before they are read whole."""
+
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+        size = 0
+
+        async def counting() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > LARGEST_BODY:  # the rest is not waited for
+                told = f"a body may have {LARGEST_BODY} bytes"
+                raise HTTPException(413, told, {"Connection": "close"})
+            return message
+
+        await app(scope, counting, send)
+
+    return limited
 
 
 def _measured(app: ASGIApp, service: _Service) -> ASGIApp:

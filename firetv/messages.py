@@ -49,7 +49,6 @@ class PersonalList(BaseModel):
     model_config = _shown(
         user_id="user123",
         basis="history",
-        note=None,
         recommendations=[
             {
                 "rank": 1,
@@ -74,7 +73,7 @@ class PersonalList(BaseModel):
     basis: Literal["history", "liked titles", "profile", "popularity"] = Field(
         description="What the list rests on."
     )
-    note: str | None = Field(description="Said where little or nothing is known of the person.")
+    note: str | None = Field(None, description="Where little or nothing is known of the person.")
     recommendations: list[Title]
 
 
@@ -110,8 +109,13 @@ class Moment(BaseModel):
     companion: Company | None = None
 
 
+def _whole(given: Any) -> Any:  # noqa: ANN401
+    """A whole number as such, however it is written: in JSON, 10.0 is one."""
+    return int(given) if isinstance(given, float) and given.is_integer() else given
+
+
 Short = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
-Count = Annotated[int, Field(ge=1, le=LONGEST)]
+Count = Annotated[int, Field(ge=1, le=LONGEST), BeforeValidator(_whole)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -201,7 +205,7 @@ class GroupAnswer(BaseModel):
 
     model_config = _shown(
         strategy="nash",
-        note=None,
+        note="not known, and so guests: 'Grandma'",
         recommendations=[
             {
                 "rank": 1,
@@ -230,7 +234,7 @@ class GroupAnswer(BaseModel):
     )
 
     strategy: str
-    note: str | None
+    note: str | None = Field(None, description="Names members who are not known.")
     recommendations: list[GroupTitle]
 
 

@@ -33,10 +33,17 @@ class Client:
 
     async def get(self, path: str, due: float) -> None:
         """Ask once."""
-        connection = self.idle.pop() if self.idle else None
-        reader, writer = connection or await asyncio.open_connection(self.host, self.port)
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: {self.host}\r\n\r\n".encode())
-        head = await reader.readuntil(b"\r\n\r\n")
+        request = f"GET {path} HTTP/1.1\r\nHost: {self.host}\r\n\r\n".encode()
+        head = b""
+        while not head:
+            connection = self.idle.pop() if self.idle else None
+            reader, writer = connection or await asyncio.open_connection(self.host, self.port)
+            try:
+                writer.write(request)
+                head = await reader.readuntil(b"\r\n\r\n")
+            except (asyncio.IncompleteReadError, ConnectionError):
+                if connection is None:  # else the server had closed it, having been idle
+                    raise
         status = int(head.split(b" ", 2)[1])
         length = next(line for line in head.lower().split(b"\r\n") if b"content-length:" in line)
         await reader.readexactly(int(length.split(b":")[1]))

@@ -1,116 +1,40 @@
 from __future__ import annotations
 
-import asyncio
-import inspect
 import json
 import re
-import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 import pandas as pd
 import pytest
 from conftest import make_rich_tables
 from pydantic import BaseModel
-from typer.testing import CliRunner
+from served import AT, GROUP, LIGHTFM, MOMENT, PROBLEM, ZONE, Server, problem, serving, trained
 
 from firetv import messages
-from firetv.api import LARGEST_BODY, MOST_TOLD, create_app
-from firetv.cli import app as commands
-from firetv.context import ContextBoost
+from firetv.api import LARGEST_BODY, MOST_TOLD
 from firetv.data import Dataset
 from firetv.lists import Newcomer
-from firetv.models import EASE, LightFM
-from firetv.moments import VALUES, Clock, Context
+from firetv.models import EASE
+from firetv.moments import VALUES, Context
 from firetv.notifications import Policy
 from firetv.recommender import Recommender
-from firetv.serving import serve
 from firetv.slate import Stage
-from firetv.social import FriendBoost
 
-ZONE = "America/New_York"
-RULES = ContextBoost("rules", strength=1.0, clock=Clock(zone=ZONE, country="US"))
-LIGHTFM = LightFM(use_user_features=True, use_item_features=True, epochs=5)
-MOMENT = {"time": "2026-12-24T20:00", "weather": "rainy", "companion": "family"}
-AT = Context(pd.Timestamp("2026-12-24T20:00", tz=ZONE), weather="rainy", companion="family")
-PROBLEM = "application/problem+json"
 SURROGATE = '{"members": ["user1"], "\\ud800": 1}'
 
 
-def trained(data: Dataset, base: Stage = LIGHTFM) -> Recommender:
-    return Recommender.train(data, base, RULES, FriendBoost(strength=0.3))
-
-
 @pytest.fixture(scope="session")
-def recommender() -> Recommender:
-    return trained(Dataset.from_tables(make_rich_tables()))
-
-
-class Server:
-    """An application in this process, which works while something is asked."""
-
-    def __init__(self, recommender: Recommender, **limits: int) -> None:
-        self.app = create_app(recommender, **limits)
-        self.runner = asyncio.Runner()
-
-    def run(self, work: Awaitable[Any]) -> Any:  # noqa: ANN401
-        async def wait() -> Any:  # noqa: ANN401
-            return await work
-
-        return self.runner.run(wait())
-
-    async def ask(self, method: str, path: str, **sent: Any) -> httpx.Response:  # noqa: ANN401
-        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
-            return await client.request(method, path, **sent)
-
-    def get(self, path: str, **query: object) -> httpx.Response:
-        return self.run(self.ask("GET", path, params=query or None))
-
-    def post(self, path: str, body: object) -> httpx.Response:
-        return self.run(self.ask("POST", path, json=body))
-
-    def send(self, path: str, content: str | bytes, kind: str = "application/json") -> Any:  # noqa: ANN401
-        return self.run(self.ask("POST", path, content=content, headers={"content-type": kind}))
-
-
-@contextmanager
-def serving(recommender: Recommender, **limits: int) -> Iterator[Server]:
-    server = Server(recommender, **limits)
-    lifespan = server.app.router.lifespan_context(server.app)
-    with server.runner:
-        server.run(lifespan.__aenter__())
-        yield server
-        server.run(lifespan.__aexit__(None, None, None))
+def recommender(rich: Dataset) -> Recommender:
+    return trained(rich)
 
 
 @pytest.fixture(scope="session")
 def server(recommender: Recommender) -> Iterator[Server]:
     with serving(recommender) as server:
         yield server
-
-
-def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
-    """The details of a problem, which are as they should be."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == PROBLEM
-    details = answer.json()
-    messages.Problem.model_validate(details)
-    assert details["status"] == status
-    assert details["type"] == "about:blank"
-    assert "Traceback" not in answer.text
-    assert "firetv/" not in answer.text
-    return details
 
 
 # ------------------------------------------------------------------ good answers
@@ -216,6 +140,11 @@ def test_a_groups_list_is_what_the_recommender_says(
     assert said["note"] == "not known, and so guests: 'guest7'"
 
 
+def test_a_whole_number_may_be_written_with_a_point(server: Server) -> None:
+    body = '{"members": ["user1"], "num_recommendations": 3.0}'
+    assert len(server.send(GROUP, body).json()["recommendations"]) == 3
+
+
 def test_a_group_that_is_known_has_no_note(server: Server) -> None:
     assert server.post("/recommendations/group", {"members": ["user1"]}).json()["note"] is None
 
@@ -232,7 +161,7 @@ def test_notifications_are_what_the_recommender_says(
     server: Server, recommender: Recommender
 ) -> None:
     now, told = pd.Timestamp("2024-03-20T12:00", tz=ZONE), 0
-    for user in recommender.data.user_ids:
+    for user in recommender.data.user_ids[:10]:
         answer = server.get(f"/notifications/{user}", now="2024-03-20T12:00", per_day=2)
         said = messages.NotificationList.model_validate_json(answer.content)
         found = recommender.notifications([user], now, Policy(per_day=2))
@@ -240,7 +169,7 @@ def test_notifications_are_what_the_recommender_says(
         assert [each.content_id for each in said.notifications] == found.rows["content_id"].tolist()
         assert said.dropped == found.dropped["reason"].value_counts().to_dict()
         told += len(said.notifications)
-    assert told > 3
+    assert told > 1
 
 
 def test_notifications_are_of_the_latest_by_default(
@@ -300,7 +229,7 @@ def test_data_may_have_neither_titles_nor_friends(base: Stage) -> None:
         ("2026-12-24", Context(pd.Timestamp("2026-12-24", tz=ZONE))),
         ("2026-03-08T02:30", Context(pd.Timestamp("2026-03-08T07:30Z"))),  # an hour that is skipped
         ("1900-01-01T00:00", Context(pd.Timestamp("1900-01-01", tz=ZONE))),
-        ("2199-12-30T23:00", Context(pd.Timestamp("2199-12-30T23:00", tz=ZONE))),
+        ("2199-12-30T19:00", Context(pd.Timestamp("2199-12-30T19:00", tz=ZONE))),
     ],
 )
 def test_times_are_read_as_they_are_meant(
@@ -318,9 +247,10 @@ def test_times_are_read_as_they_are_meant(
     "text",
     [
         "", "evening", "24:00", "20:60", "-1:00", "٢٠:٠٠", "\0:00", "20:00:61", "20:00Z", "T20:00",
-        "2026", "2026-02-30", "2026-12-24T25:00", "2026-12-24T20:00+99:00", "2026-12-24T20:00 01:00",
-        "0000-01-01", "0001-01-01T00:00+23:59", "1899-12-31", "2200-01-01", "9999-12-31T23:59-23:59",
-        "1767225600", "now", "nan", "2026-12-24T20:00\r\nX: 1", "x" * 40,
+        "2026", "2026-02-30", "2026-12-24T25:00", "2026-12-24T20:00+99:00",
+        "2026-12-24T20:00 01:00", "0000-01-01", "0001-01-01T00:00+23:59", "1899-12-31",
+        "2200-01-01", "9999-12-31T23:59-23:59", "1767225600", "now", "nan",
+        "2026-12-24T20:00\r\nX: 1", "x" * 40,
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/recommendations/user3", "/recommendations", "/notifications"])
@@ -395,13 +325,12 @@ def test_other_queries_that_are_not_valid(server: Server, path: str) -> None:
     assert len(problem(server.get(path), 422)["errors"]) == 1
 
 
-ODD_IDS = ("nobody", " ", "\0", "..", "a\r\nX-Injected: 1", "é😀", "user3 ", "USER3", "u" * 200)
+PATHS_OF_IDS = ("/recommendations/{}", "/notifications/{}", "/content/{}/similar")
+ODD_IDS = ("nobody", " ", "\0", "a\r\nX-Injected: 1", "é😀", "user3 ", "USER3", "u" * 200)
 
 
 @pytest.mark.parametrize("name", ODD_IDS)
-@pytest.mark.parametrize(
-    "path", ["/recommendations/{}", "/notifications/{}", "/content/{}/similar"]
-)
+@pytest.mark.parametrize("path", PATHS_OF_IDS)
 def test_who_or_what_is_unknown_is_not_found(server: Server, path: str, name: str) -> None:
     query = {"strict": True} if path.startswith("/rec") else {}
     answer = server.get(path.format(quote(name, safe="")), **query)
@@ -415,9 +344,7 @@ def test_who_or_what_is_unknown_is_not_found(server: Server, path: str, name: st
 
 
 @pytest.mark.parametrize("name", ["u" * 201, "é" * 201, "u" * 5000])
-@pytest.mark.parametrize(
-    "path", ["/recommendations/{}", "/notifications/{}", "/content/{}/similar"]
-)
+@pytest.mark.parametrize("path", PATHS_OF_IDS)
 def test_ids_have_a_greatest_length(server: Server, path: str, name: str) -> None:
     (error,) = problem(server.get(path.format(quote(name))), 422)["errors"]
     assert error["reason"] == "String should have at most 200 characters"
@@ -426,6 +353,7 @@ def test_ids_have_a_greatest_length(server: Server, path: str, name: str) -> Non
 def test_bytes_that_are_no_text_are_an_unknown_id(server: Server) -> None:
     problem(server.get("/recommendations/%ff%fe?strict=true"), 404)
     problem(server.get("/content/%ed%a0%80/similar"), 404)
+    assert problem(server.get("/notifications/%2e%2e"), 404)["detail"] == "no user '..'"
 
 
 @pytest.mark.parametrize(
@@ -461,15 +389,12 @@ def test_a_wrong_method_is_refused(server: Server, method: str, path: str, allow
     assert answer.headers["content-type"] == PROBLEM
 
 
-GROUP = "/recommendations/group"
-
-
 @pytest.mark.parametrize(
     ("path", "body", "where", "reason"),
     [
         (GROUP, {}, "body.members", "required"),
         (GROUP, [], "body", "object"),
-        (GROUP, None, "body", "object"),
+        (GROUP, 0, "body", "object"),
         (GROUP, "user1", "body", "object"),
         (GROUP, {"members": []}, "body.members", "at least 1"),
         (GROUP, {"members": "user1"}, "body.members", "list"),
@@ -510,7 +435,7 @@ GROUP = "/recommendations/group"
         ("/recommendations", {"profile": {"age": 10**400}}, "body.profile.age.", "string"),
         ("/recommendations", {"profile": {"plan": "x" * 201}}, "body.profile.plan.", "at most 200"),
         ("/recommendations", {"profile": {"x" * 201: 1}}, "body.profile.xxx", "at most 200"),
-        ("/recommendations", {"profile": dict.fromkeys(map(str, range(51)), 1)}, "body.profile", ""),
+        ("/recommendations", {"profile": dict.fromkeys(map(str, range(51)))}, "body.profile", "50"),
         ("/recommendations", {"user_id": "user1"}, "body.user_id", "not permitted"),
         ("/recommendations", {"explain": 1}, "body.explain", "boolean"),
         ("/recommendations", {"weather": "foggy"}, "body.weather", "'sunny'"),
@@ -543,11 +468,12 @@ def test_a_newcomer_that_cannot_be_read_is_refused(
     assert len(said) <= MOST_TOLD
 
 
-def test_a_group_for_whom_nothing_is_new_is_told_so(server: Server) -> None:
+def test_a_group_for_whom_nothing_is_new_is_told_so(rich: Dataset) -> None:
     everybody = {"members": [f"user{n}" for n in range(30)]}
-    detail = problem(server.post(GROUP, everybody), 422)["detail"]
-    assert detail.startswith("no title is left to show")
-    assert server.post(GROUP, everybody | {"unseen": "some"}).status_code == 200
+    with serving(trained(rich, EASE())) as server:
+        detail = problem(server.post(GROUP, everybody), 422)["detail"]
+        assert detail.startswith("no title is left to show")
+        assert server.post(GROUP, everybody | {"unseen": "some"}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -614,234 +540,7 @@ def test_the_largest_body_is_read(server: Server) -> None:
     problem(server.send(GROUP, full + " "), 413)
 
 
-# ------------------------------------------------------------------ many requests
-
-
-def rounded(text: str) -> Any:  # noqa: ANN401
-    """An answer with numbers as they are however many people are scored at once."""
-    return json.loads(text, parse_float=lambda number: round(float(number), 4))
-
-
-def requests(server: Server) -> list[Callable[[], Awaitable[httpx.Response]]]:
-    """Requests for lists that differ in everything."""
-
-    def asking(n: int) -> Callable[[], Awaitable[httpx.Response]]:
-        if n % 5 == 4:
-            body = {"liked": [f"content{n}"], "explain": n % 2 == 0, "num_recommendations": 1 + n}
-            return lambda: server.ask("POST", "/recommendations", json=body)
-        query = {
-            "num_recommendations": 1 + n * 7 % 30,
-            "explain": n % 3 == 0,
-            "weather": VALUES["weather"][n % 5],
-            "time": ("20:00", f"2026-12-{1 + n}T{n % 24:02}:00", "2024-02-01T08:00")[n % 3],
-        }
-        return lambda: server.ask("GET", f"/recommendations/user{n + 3}", params=query)
-
-    return [asking(n) for n in range(30)]
-
-
-def test_requests_that_wait_are_answered_together_each_with_its_own(
-    recommender: Recommender, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-
-    def noting(self: Recommender, users: list[Any], *others: Any, **options: Any) -> Any:  # noqa: ANN401
-        asked.append(len(users))
-        return recommend(self, users, *others, **options)
-
-    recommend = Recommender.recommend
-    monkeypatch.setattr(Recommender, "recommend", noting)
-    with serving(recommender) as server:
-        alone = [server.run(ask()) for ask in requests(server)]
-        asked.clear()
-
-        async def together() -> list[httpx.Response]:
-            return await asyncio.gather(*(ask() for ask in requests(server)))
-
-        answers = server.run(together())
-    assert {answer.status_code for answer in [*alone, *answers]} == {200}
-    assert [rounded(answer.text) for answer in answers] == [rounded(each.text) for each in alone]
-    assert sum(asked) == 30
-    assert len(asked) < 20
-
-
-class Gate:
-    """Holds the recommender up until it is opened."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str = "recommend") -> None:
-        self.reached, self.open = threading.Event(), threading.Event()
-        held = getattr(Recommender, name)
-
-        def holding(*given: Any, **options: Any) -> Any:  # noqa: ANN401
-            self.reached.set()
-            assert self.open.wait(10)
-            return held(*given, **options)
-
-        monkeypatch.setattr(Recommender, name, holding)
-
-    async def arrival(self) -> None:
-        """Wait until somebody stands before it."""
-        while not self.reached.is_set():
-            await asyncio.sleep(0.001)
-
-
-def test_more_may_not_wait_than_may(
-    recommender: Recommender, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with serving(recommender, most_waiting=2) as server:
-        gate = Gate(monkeypatch)
-
-        async def crowd() -> tuple[list[httpx.Response], list[httpx.Response]]:
-            tasks = [asyncio.create_task(server.ask("GET", "/recommendations/user1"))]
-            await gate.arrival()
-            tasks += [
-                asyncio.create_task(server.ask("GET", f"/recommendations/user{n}"))
-                for n in range(2, 7)
-            ]
-            refused = []
-            while len(refused) < 3:
-                await asyncio.sleep(0.001)
-                refused = [task.result() for task in tasks if task.done()]
-            gate.open.set()
-            return refused, await asyncio.gather(*tasks)
-
-        refused, answers = server.run(crowd())
-        assert len(refused) == 3
-        for answer in refused:
-            assert problem(answer, 503)["detail"] == "too many requests wait: try again"
-            assert answer.headers["retry-after"] == "1"
-        served = [answer.json()["user_id"] for answer in answers if answer.status_code == 200]
-        assert len(served) == 3
-        assert server.get("/recommendations/user9").json()["user_id"] == "user9"
-
-
-def test_no_more_groups_are_worked_on_than_may(
-    recommender: Recommender, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with serving(recommender, most_waiting=1) as server:
-        gate = Gate(monkeypatch, "recommend_group")
-
-        async def crowd() -> list[httpx.Response]:
-            first = asyncio.create_task(server.ask("POST", GROUP, json={"members": ["user1"]}))
-            await gate.arrival()
-            others = [
-                await server.ask("POST", GROUP, json={"members": ["user1"]}),
-                await server.ask("GET", "/notifications/user1"),
-                await server.ask("GET", "/content/content2/similar"),
-                await server.ask("GET", "/health"),
-                await server.ask("GET", "/recommendations/user1"),
-            ]
-            gate.open.set()
-            return [await first, *others]
-
-        statuses = [answer.status_code for answer in server.run(crowd())]
-        assert statuses == [200, 503, 503, 503, 200, 200]
-        assert server.post(GROUP, {"members": ["user1"]}).status_code == 200
-        problem(server.post(GROUP, {"members": []}), 422)
-        assert server.get("/notifications/user1").status_code == 200  # no place was lost
-
-
-def test_a_client_that_goes_away_does_no_harm(
-    recommender: Recommender, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with serving(recommender) as server:
-        gate = Gate(monkeypatch)
-
-        async def leaving() -> httpx.Response:
-            gone = [asyncio.create_task(server.ask("GET", "/recommendations/user1"))]
-            await gate.arrival()
-            gone.append(asyncio.create_task(server.ask("GET", "/recommendations/user2")))
-            staying = asyncio.create_task(server.ask("GET", "/recommendations/user3"))
-            await asyncio.sleep(0.02)
-            for task in gone:
-                task.cancel()
-            await asyncio.gather(*gone, return_exceptions=True)
-            gate.open.set()
-            return await staying
-
-        assert server.run(leaving()).json()["user_id"] == "user3"
-        assert server.get("/recommendations/user4").json()["user_id"] == "user4"
-
-
-@pytest.mark.parametrize("error", [RuntimeError, ValueError, KeyError])
-def test_an_internal_error_says_nothing_of_itself(
-    recommender: Recommender, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
-) -> None:
-    def failing(*_: Any, **__: Any) -> None:  # noqa: ANN401
-        raise error("a secret of the house")
-
-    with serving(recommender) as server:
-        for name in ("recommend", "similar", "notifications"):
-            monkeypatch.setattr(Recommender, name, failing)
-        for answer in (
-            server.get("/recommendations/user1"),
-            server.post("/recommendations", {}),
-            server.get("/content/content2/similar"),
-            server.get("/notifications/user1"),
-        ):
-            assert problem(answer, 500)["detail"] == "the server failed; its log says why"
-            assert "secret" not in answer.text
-        monkeypatch.undo()
-        assert server.get("/recommendations/user1").status_code == 200
-
-
-def test_who_cannot_be_answered_does_not_harm_those_who_wait_too(
-    recommender: Recommender, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recommend = Recommender.recommend
-
-    def failing(self: Recommender, users: list[Any], *others: Any, **options: Any) -> Any:  # noqa: ANN401
-        if "user2" in users:
-            raise RuntimeError("not this one")
-        return recommend(self, users, *others, **options)
-
-    with serving(recommender) as server:
-        monkeypatch.setattr(Recommender, "recommend", failing)
-
-        async def together() -> list[httpx.Response]:
-            asked = [server.ask("GET", f"/recommendations/user{n}") for n in range(1, 6)]
-            return await asyncio.gather(*asked)
-
-        answers = server.run(together())
-    assert [answer.status_code for answer in answers] == [200, 500, 200, 200, 200]
-
-
-# ------------------------------------------------------------------ metrics and document
-
-
-def test_metrics_count_by_path_and_status_not_by_what_was_asked(recommender: Recommender) -> None:
-    with serving(recommender) as server:
-        for user in ("user1", "user2", "nobody"):
-            server.get(f"/recommendations/{user}", strict=True)
-        server.get("/recommendations/user1?weather=foggy")
-        server.send(GROUP, " " * (LARGEST_BODY + 1))
-        server.run(server.ask("DELETE", "/notifications/user1"))
-        for path in ("/secret1", "/secret2"):
-            server.get(path)
-        answer = server.get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain")
-    counts = dict(re.findall(r"^firetv_answers_total(\{.*\}) (\S+)$", answer.text, re.MULTILINE))
-    assert counts == {
-        '{path="/recommendations/{user_id}",status="200"}': "2.0",
-        '{path="/recommendations/{user_id}",status="404"}': "1.0",
-        '{path="/recommendations/{user_id}",status="422"}': "1.0",
-        '{path="/recommendations/group",status="413"}': "1.0",
-        '{path="/notifications/{user_id}",status="405"}': "1.0",
-        '{path="unknown",status="404"}': "2.0",
-    }
-    assert re.search(r'seconds_count\{path="/recommendations/\{user_id\}"\} 4.0', answer.text)
-    assert "secret" not in answer.text
-    assert "user1" not in answer.text
-
-
-def test_metrics_count_internal_errors(
-    recommender: Recommender, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with serving(recommender) as server:
-        monkeypatch.setattr(Recommender, "similar", None)
-        problem(server.get("/content/content2/similar"), 500)
-        text = server.get("/metrics").text
-    assert 'answers_total{path="/content/{content_id}/similar",status="500"} 1.0' in text
+# ------------------------------------------------------------------ the document
 
 
 @pytest.fixture(scope="session")
@@ -917,70 +616,3 @@ def test_values_of_the_moment_are_in_the_document(document: dict[str, Any]) -> N
     schemas = {parameter["name"]: parameter["schema"] for parameter in listed}
     for name in ("weather", "festival", "companion"):
         assert schemas[name]["anyOf"][0]["enum"] == list(VALUES[name])
-
-
-# ------------------------------------------------------------------ firetv serve
-
-
-def test_a_server_is_for_this_machine_alone_by_default() -> None:
-    assert inspect.signature(serve).parameters["host"].default == "127.0.0.1"
-
-
-@pytest.mark.parametrize("words", [("--port", "0"), ("--port", "70000"), ("--port", "x")])
-def test_a_port_is_a_number_of_a_port(words: tuple[str, str]) -> None:
-    result = CliRunner().invoke(commands, ["serve", *words])
-    assert result.exit_code == 2
-    assert "Invalid value for '--port'" in result.output
-
-
-@pytest.mark.parametrize("name", ["nowhere", ""])
-def test_serve_needs_a_recommender(tmp_path: Path, name: str) -> None:
-    result = CliRunner().invoke(commands, ["serve", "--model", str(tmp_path / name)])
-    assert result.exit_code == 2
-    assert len(result.output.splitlines()) == 1
-    assert str(tmp_path) in result.output
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def answering(port: int, process: subprocess.Popen[str]) -> httpx.Response:
-    """The first answer of a server that starts."""
-    for _ in range(600):
-        assert process.poll() is None, process.stderr.read()
-        try:
-            return httpx.get(f"http://127.0.0.1:{port}/health")
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise AssertionError("the server does not answer")
-
-
-def test_serve_answers_until_it_is_stopped(recommender: Recommender, tmp_path: Path) -> None:
-    recommender.save(tmp_path / "model")
-    port = free_port()
-    words = ["serve", "--model", str(tmp_path / "model"), "--port", str(port)]
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from firetv.cli import app; app()", *words],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert answering(port, process).json()["data"] == recommender.about["data"]
-        address = f"http://127.0.0.1:{port}"
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"http://127.0.0.2:{port}/health", timeout=5)
-        said = httpx.get(f"{address}/recommendations/user3", params=MOMENT).json()
-        expected = recommender.recommend(["user3"], AT).to_frame()["content_id"].tolist()
-        assert [title["content_id"] for title in said["recommendations"]] == expected
-        endless = (b" " * 1000 for _ in range(200))
-        headers = {"content-type": "application/json"}
-        problem(httpx.post(f"{address}{GROUP}", content=endless, headers=headers), 413)
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=20)
-    finally:
-        process.kill()
-        _, log = process.communicate()
-    assert "Traceback" not in log

@@ -9,7 +9,7 @@ import pytest
 
 from firetv import features
 from firetv.data import Dataset, Tables
-from firetv.features import Features
+from firetv.features import Features, Profiles, user_features
 
 
 def column(block: Features, name: str) -> np.ndarray:
@@ -128,3 +128,84 @@ def test_no_feature_sees_an_event_after_the_cut(
     a, b = make(data.until(cut)), make(changed.until(cut))
     assert a.names == b.names
     np.testing.assert_array_equal(a.matrix.toarray(), b.matrix.toarray())
+
+
+# Profiles of people who are not in the data
+
+
+@pytest.fixture(scope="module")
+def described(data: Dataset) -> Dataset:
+    """Users with columns of every kind, and cells missing in each."""
+    n, rng = data.shape[0], np.random.default_rng(0)
+    users = data.users.assign(
+        name=[f"Person {i}" for i in range(n)],
+        plan=np.where(np.arange(n) % 3, "basic", "gold"),
+        premium=(np.arange(n) % 2).astype(float),
+        children=pd.array(rng.integers(0, 4, size=n), "Int64"),
+        income=rng.lognormal(size=n),
+        visits=np.where(
+            np.arange(n) < n // 2, 0.0, np.arange(n)
+        ),  # its first quartile is its least
+        score=np.minimum(np.arange(n, dtype=float), n // 2),  # its last quartile is its most
+        debts=np.where(np.arange(n) < n - 12, 0.0, np.arange(n)),
+        hour=rng.integers(0, 9, size=n),
+        likes=np.where(np.arange(n) % 4, "a:b", "c"),
+    )
+    users.loc[::7, ["plan", "premium", "children", "income", "visits", "age", "gender"]] = None
+    return replace(data, users=users)
+
+
+def test_a_profile_has_the_traits_of_that_very_person(described: Dataset) -> None:
+    features, profiles = user_features(described), Profiles.of(described)
+    assert profiles.names == features.names
+    families = {"age", "gender", "region", "plan", "premium", "children", "income", "visits",
+                "score", "debts", "extra-hour", "extra-likes"}  # fmt: skip
+    assert set(features.families) == families
+    for row in range(described.shape[0]):
+        person = described.users.iloc[row]
+        known = {c: person[c] for c in profiles.columns if pd.notna(person[c])}
+        traits = sorted(profiles.traits(known))
+        assert traits == sorted(features.matrix[[row]].indices.tolist())
+
+
+def test_a_profile_may_give_what_nobody_had(described: Dataset) -> None:
+    profiles = Profiles.of(described)
+
+    def named(**profile: object) -> list[str]:
+        return [profiles.names[trait] for trait in profiles.traits(profile)]
+
+    assert named(plan="silver", gender=None, age=None, income=None) == []
+    assert named(income=-5) == ["income:q1"]
+    assert named(income="1e9") == ["income:q4"]
+    assert named(visits=1e9) == ["visits:q3"]
+    assert named(age=400) == named(age=-1) == []
+    assert named(premium=1) == named(premium="1") == named(premium=1.0) == ["premium:1.0"]
+    assert named(children=2.0) == named(children="2") == ["children:2"]
+    assert named(hour="3") == named(hour=3.0) == ["extra-hour:3"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        ({"shoes": 1, "plan": "gold"}, "a profile has no shoes: the columns are age, gender"),
+        ({"name": "Ana"}, "a profile has no name"),
+        ({"user_id": "user1"}, "a profile has no user_id"),
+        ({"age": "old"}, "age 'old' is not a number"),
+        ({"age": []}, r"age \[\] is not a number"),
+        ({"income": "much"}, "income 'much' is not a number"),
+        ({"income": "nan"}, "income 'nan' is not a finite number"),
+        ({"age": np.inf}, "age inf is not a finite number"),
+    ],
+)
+def test_profiles_that_cannot_be_read_are_refused(
+    profile: dict[str, object], message: str, described: Dataset
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Profiles.of(described).traits(profile)
+
+
+def test_without_a_users_table_a_profile_has_no_columns(tables: Tables) -> None:
+    profiles = Profiles.of(Dataset.from_tables(Tables(tables.watch_history)))
+    assert profiles.traits({}) == ()
+    with pytest.raises(ValueError, match="a profile has no age: the columns are none"):
+        profiles.traits({"age": 3})

@@ -19,6 +19,7 @@ from firetv.group_reasons import (
     SCORES,
     STRATEGIES,
     as_text,
+    favourites,
     names_of,
     records,
     table,
@@ -365,3 +366,61 @@ def test_every_strategy_can_be_named_but_once() -> None:
     assert len(STRATEGIES) == 18
     assert len({repr(strategy) for strategy in STRATEGIES.values()}) == 18
     assert isinstance(STRATEGIES["multiplicative"], Multiplicative)
+
+
+# Favourite genres
+
+
+def views_of(
+    opinions: Mapping[int, Sequence[float]], ranks: Sequence[Sequence[int]]
+) -> pd.DataFrame:
+    """Views of titles 0, 1, ... by members, who are user codes."""
+    rows = [
+        (member, user, item, opinion, ranks[member - 1][item])
+        for member, (user, own) in enumerate(opinions.items(), 1)
+        for item, opinion in enumerate(own)
+    ]
+    return pd.DataFrame(rows, columns=["member", "user", "item", "opinion", "rank"])
+
+
+def favourite_by_counting(data: Dataset, user: int) -> str:
+    """The genre whose share of somebody's viewings is most above everybody's."""
+    own, usual = (dict.fromkeys(ALL_GENRES, 1e-12) for _ in range(2))
+    for person, item in zip(*np.nonzero(data.matrix().toarray()), strict=True):
+        for genre in data.content["genres"].iloc[item]:
+            usual[genre] += 1
+            own[genre] += person == user
+    total = sum(usual.values())
+    return max(own, key=lambda genre: (own[genre] + 5 * usual[genre] / total) / usual[genre])
+
+
+ALL_GENRES = ("Comedy", "Drama", "News", "Sci-Fi")
+
+
+def test_a_favourite_genre_is_named_where_who_likes_a_title_most_has_it(data: Dataset) -> None:
+    rng, items, users = np.random.default_rng(0), np.arange(data.shape[1]), [0, 5, -1]
+    opinions = {user: rng.random(len(items)) for user in users}
+    ranks = [rng.permutation(len(items)) + 1 for _ in users]
+    order = rng.permutation(items)
+    told = favourites(order, views_of(opinions, ranks), NAMES, data)
+    half, kinds = np.count_nonzero(data.item_counts) / 2, set()
+    for item, words in zip(order, told, strict=True):
+        first = int(np.argmax([own[item] for own in opinions.values()]))
+        genres = data.content["genres"].iloc[item]
+        expected = ""
+        if users[first] >= 0 and favourite_by_counting(data, users[first]) in genres:
+            expected = f"{NAMES[first]}'s favourite genre"
+            if all(own[item] <= half for own in ranks):
+                expected += ", and nobody minds"
+        assert words == expected
+        kinds.add(words.partition("'")[2])
+    assert kinds == {"", "s favourite genre", "s favourite genre, and nobody minds"}
+
+
+def test_there_are_no_favourites_of_one_or_without_genres(data: Dataset) -> None:
+    both, ranks = {0: [0.5], 1: [0.4]}, [[1], [1]]
+    bare = replace(data, content=data.content.drop(columns="genres"))
+    assert favourites(np.arange(1), views_of(both, ranks), NAMES, bare) == [""]
+    assert favourites(np.arange(1), views_of({0: [0.5]}, [[1]]), NAMES, data) == [""]
+    nobody = views_of({-1: [0.9], 0: [0.4]}, ranks)
+    assert favourites(np.arange(1), nobody, NAMES, data) == [""]

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from firetv.data import Dataset, Tables, load
 from firetv.features import user_features
-from firetv.proof import friend_events, sharing, social_proof
+from firetv.proof import FriendLog, friend_events, sharing, social_proof
 from firetv.schema import TIMESTAMP, DataError
 from firetv.sentences import sentence
 
@@ -351,3 +351,56 @@ def test_sentences(
 def test_how_many_friends_are_named(loved: int, names_from: int, names_upto: int, who: str) -> None:
     said = sentence(5, 0, loved, NAMES, "movie", names_from, names_upto)
     assert said == f"{who} loved this movie"
+
+
+# Laid out to be asked for a few titles
+
+
+def random_log(seed: int) -> Dataset:
+    """Many events of few people and titles by the half day, some of them again and again."""
+    rng = np.random.default_rng(seed)
+    people = [PEOPLE[n] for n in rng.integers(len(PEOPLE), size=120)]
+    titles = [("x", "y", "z")[n] for n in rng.integers(3, size=120)]
+    days = (rng.integers(0, 40, size=120) / 2).tolist()
+    completion = np.where(rng.random(120) < 0.2, 1.0, 0.3).tolist()
+    views = list(zip(people[:70], titles[:70], days[:70], completion[:70], strict=True))
+    words = np.array([None, "love", "like", "dislike"], object)[rng.integers(4, size=50)]
+    stars = np.where(rng.random(50) < 0.1, 5.0, 2.0).tolist()
+    said = list(zip(people[70:], titles[70:], days[70:], stars, words, strict=True))
+    ties = [(one, other, rng.random()) for one in PEOPLE for other in PEOPLE if one != other]
+    ties = [(*pair, strength if strength > 0.3 else 0.0) for *pair, strength in ties]
+    share = np.where(rng.random(len(PEOPLE)) < 0.7, "on", "off").tolist()
+    return circle(views, said, ties=ties, sharing=share)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_log_that_is_laid_out_says_the_same(seed: int) -> None:
+    rng, data = np.random.default_rng(seed), random_log(seed)
+    users = rng.integers(-1, len(PEOPLE), size=30)
+    instants = NOON + pd.to_timedelta(rng.integers(-1, 42, size=30) / 2, unit="D")
+    items = np.stack([rng.permutation([0, 1, 2, -1, 7, -1])[:4] for _ in users])
+    at = instants.tz_localize(None).to_numpy("datetime64[us]").astype(np.int64)
+    proof = FriendLog.of(data).about(users, items, at)
+    counts, friends = proof.counts(), proof.friends()
+    assert proof.shape == counts["watched"].shape == items.shape
+    assert (np.diff(proof.cell) >= 0).all()
+    found = 0
+    for row in range(len(users)):
+        events = friend_events(data, users[[row]], until=instants[row])
+        told = {each.item: each for each in social_proof(events).itertuples()}
+        for slot, item in enumerate(items[row].tolist()):
+            each = told.get(item)
+            for name in ("watched", "finished", "loved"):
+                assert counts[name][row, slot] == (getattr(each, name) if each else 0)
+            assert friends.get(row * 4 + slot, ()) == (each.friends if each else ())
+            found += each is not None
+    assert found > 10
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (3, 0), (3, 2)])
+def test_where_nothing_is_asked_or_known_there_is_no_proof(shape: tuple[int, int]) -> None:
+    data = replace(random_log(0), friends=None)
+    users, items = np.full(shape[0], ME), np.zeros(shape, np.int64)
+    proof = FriendLog.of(data).about(users, items, np.full(shape[0], np.iinfo(np.int64).max))
+    assert proof.friends() == {}
+    assert all(count.shape == shape and not count.any() for count in proof.counts().values())

@@ -16,6 +16,7 @@ from firetv.slate import (
     Step,
     best,
     chain,
+    joined,
     recommend,
     top,
     with_seed,
@@ -165,3 +166,14 @@ def test_the_best_slots_come_in_order_with_ties_by_slot() -> None:
 @pytest.mark.parametrize(("rows", "columns", "k"), [(0, 5, 3), (2, 0, 3), (2, 5, 0)])
 def test_the_best_of_nothing_is_nothing(rows: int, columns: int, k: int) -> None:
     assert best(np.zeros((rows, columns)), k).shape == (rows, min(k, columns))
+
+
+def test_slates_are_joined_below_each_other() -> None:
+    one = slate_of(np.ones((2, 3)))
+    other = slate_of(np.full((1, 3), 2.0), np.array([[7, EMPTY, 8]])).add("more", np.ones((1, 3)))
+    requests = pd.DataFrame({"user": [4, 5, 6]})
+    found = joined(requests, [one, other])
+    assert found.requests is requests
+    np.testing.assert_array_equal(found.items, [[0, 1, 2], [0, 1, 2], [7, EMPTY, 8]])
+    np.testing.assert_array_equal(found.parts["taste"], [[1] * 3, [1] * 3, [2] * 3])
+    np.testing.assert_array_equal(found.parts["more"], [[0] * 3, [0] * 3, [1] * 3])

@@ -34,7 +34,7 @@ def there_and_back(value: object, folder: Path) -> object:
     [
         None, True, False, 0, -3, 2**70, 0.1, -0.0, 1e-320, float("inf"), float("-inf"), "", "x\ny",
         "Ærøskøbing", (), [], {}, frozenset(), (1, "2", (3.5, None)), [1, [2, (3,)]],
-        {"a": {"b": [1]}, "array": 2, "number": 3, "": 4}, frozenset({"b", "a"}), np.bool_(True),
+        {"a": {"b": [1]}, "array": 2, "number": 3, "": 4}, frozenset({"a"}), np.bool_(True),
         np.int32(7), np.float64(0.1), np.float32(0.5), pd.Timedelta("3 days 00:00:01"),
         pd.Timedelta(7, "us"), Clock("Europe/Berlin", {"north": "Asia/Tokyo"}, country="DE"),
     ],
