@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from firetv.slate import Stage
     from firetv.social import FriendBoost
 
+SECONDS_TO_END = 3  # for requests, when the server is stopped
+
 app = typer.Typer()
 
 Model = Annotated[
@@ -227,6 +229,7 @@ def serve(
     import gc
 
     import uvicorn
+    from threadpoolctl import threadpool_limits
 
     from firetv.api import create_app
 
@@ -235,4 +238,12 @@ def serve(
     # What is loaded stays: collecting through it would make some requests wait.
     gc.collect()
     gc.freeze()
-    uvicorn.run(application, host=host, port=port, access_log=False)
+    # To stop, it lets requests end, but does not wait for clients that never finish theirs.
+    with threadpool_limits(1):  # products here are small: more threads would wait for each other
+        uvicorn.run(
+            application,
+            host=host,
+            port=port,
+            access_log=False,
+            timeout_graceful_shutdown=SECONDS_TO_END,
+        )

@@ -41,7 +41,7 @@ class Server:
 
     def run(self, work: Awaitable[Any]) -> Any:  # noqa: ANN401
         async def wait() -> Any:  # noqa: ANN401
-            return await work
+            return await asyncio.wait_for(work, 60)
 
         return self.runner.run(wait())
 

@@ -611,8 +611,10 @@ def test_requests_have_examples_that_are_answered(document: dict[str, Any]) -> N
             assert "examples" in schema or "default" in schema or "anyOf" in schema
 
 
-def test_values_of_the_moment_are_in_the_document(document: dict[str, Any]) -> None:
+def test_values_and_limits_are_in_the_document(document: dict[str, Any]) -> None:
     listed = operations(document)["GET /recommendations/{user_id}"]["parameters"]
     schemas = {parameter["name"]: parameter["schema"] for parameter in listed}
     for name in ("weather", "festival", "companion"):
         assert schemas[name]["anyOf"][0]["enum"] == list(VALUES[name])
+    limits = schemas["num_recommendations"]
+    assert (limits["minimum"], limits["maximum"], limits["default"]) == (1, 100, 10)

@@ -307,7 +307,9 @@ def answering(port: int, process: subprocess.Popen[str]) -> httpx.Response:
     raise AssertionError("the server does not answer")
 
 
-def test_serve_answers_until_it_is_stopped(recommender: Recommender, tmp_path: Path) -> None:
+def test_serve_answers_until_it_is_stopped_whoever_is_still_asking(
+    recommender: Recommender, tmp_path: Path
+) -> None:
     recommender.save(tmp_path / "model")
     port = free_port()
     words = ["serve", "--model", str(tmp_path / "model"), "--port", str(port)]
@@ -327,9 +329,15 @@ def test_serve_answers_until_it_is_stopped(recommender: Recommender, tmp_path: P
         endless = (b" " * 1000 for _ in range(200))
         headers = {"content-type": "application/json"}
         problem(httpx.post(f"{address}{GROUP}", content=endless, headers=headers), 413)
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=20)
+        with socket.create_connection(("127.0.0.1", port)) as unfinished:
+            unfinished.sendall(
+                b"POST /recommendations HTTP/1.1\r\nHost: here\r\n"
+                b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+            )
+            assert httpx.get(f"{address}/health").status_code == 200
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=20)
     finally:
         process.kill()
         _, log = process.communicate()
-    assert "Traceback" not in log
+    assert "Finished server process" in log

@@ -107,6 +107,21 @@ def test_the_region_tells_the_zone(rich: Dataset) -> None:
     assert guest["daypart"].item() == "evening"
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/St_Johns"])
+def test_moments_change_on_the_second(zone: str, rich: Dataset) -> None:
+    step = step_of(rich, Clock(zone))
+    reader, user = ContextReader(step), np.array([0])
+    for local, before, after in (
+        ("2024-03-09 18:00", {"daypart": "afternoon"}, {"daypart": "evening"}),
+        ("2024-03-09 00:00", {"daytype": "weekday"}, {"daytype": "weekend"}),
+        ("2024-06-01 00:00", {"season": "spring"}, {"season": "summer"}),
+    ):
+        change = pd.Timestamp(local, tz=zone)
+        for at, values in ((change - pd.Timedelta(1, "us"), before), (change, after)):
+            told = reader.moments([Context(at)], user).iloc[0]
+            assert told[list(values)].to_dict() == values
+
+
 def test_what_is_given_overrides_what_follows(rich: Dataset) -> None:
     step, at = step_of(rich, CLOCKS["country"]), pd.Timestamp("2024-12-25T20:00Z")
     contexts = [Context(at), Context(at, festival="none"), Context(at, daypart="morning")]

@@ -120,6 +120,23 @@ def test_a_new_persons_vector_is_the_most_likely_one(
     )
 
 
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+def test_the_most_likely_vector_is_found_wherever_the_search_starts(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    basis, prior = scale * rng.normal(size=(30, 4)), 5 * rng.normal(size=(8, 30))
+    chosen = sparse.csr_array(rng.random((8, 30)) < 0.1 + 0.3 * rng.random((8, 1)), dtype=float)
+    found = newcomers._most_likely(chosen, prior, basis)
+
+    def gain(z: np.ndarray, row: int) -> float:
+        log = log_softmax(prior[row] + basis @ z)
+        return chosen.toarray()[row] @ log - z @ z / 2
+
+    for row in range(8):
+        best = optimize.minimize(lambda z, row=row: -gain(z, row), np.zeros(4))
+        assert gain(found[row], row) > -best.fun - 1e-3
+        assert gain(found[row], row) >= gain(np.zeros(4), row)
+
+
 @factors_of
 def test_without_liked_titles_a_vector_is_what_the_profile_lets_one_expect(
     name: str, steps: dict[str, NewcomersStep]

@@ -32,13 +32,15 @@ from firetv.social import FriendBoost
 
 HYBRID = LightFM(components=8, epochs=10, use_user_features=True, use_item_features=True)
 ZONES = Clock("Europe/Berlin", {"north": "Asia/Tokyo"}, country="DE")
-EVERYTHING = ContextBoost("learned", items=True, personal=True, joint=True, clock=ZONES)
+EVERYTHING = ContextBoost(
+    "learned", items=True, personal=True, joint=True, strength=0.8, clock=ZONES
+)
 KINDS: dict[str, tuple[Stage, ContextBoost | None, FriendBoost | None]] = {
     "ease": (EASE(reg=10), EVERYTHING, FriendBoost(strength=0.5)),
     "als": (ALS(components=4, reg=1.0), ContextBoost("rules", strength=1.0), FriendBoost()),
     "lightfm": (
         HYBRID,
-        ContextBoost(personal=True, clock=ZONES),
+        ContextBoost(personal=True, clock=ZONES),  # whose strength is learned
         FriendBoost(strength=0.5, half_life=20.0),
     ),
     "itemknn": (ItemKNN(), None, FriendBoost(strength=0.5)),
@@ -197,11 +199,12 @@ def test_chunks_change_nothing(
     forgetful: Callable[[str], Recommender], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contexts = [CONTEXTS[n % len(CONTEXTS)] for n in range(len(PEOPLE))]
-    whole = forgetful("ease").recommend(PEOPLE, contexts, 9, explain=True)
+    whole = forgetful("moments").recommend(PEOPLE, contexts, 9, explain=True)
     monkeypatch.setattr(module, "CHUNK_CELLS", 100)
-    small = forgetful("ease").recommend(PEOPLE, contexts, 9, explain=True)
+    small = forgetful("moments").recommend(PEOPLE, contexts, 9, explain=True)
     np.testing.assert_array_equal(small.slate.grid, whole.slate.grid)
     np.testing.assert_allclose(small.slate.scores, whole.slate.scores, rtol=1e-4, atol=1e-5)
+    assert "right for" in " ".join(whole.to_frame()["why"])
     assert len(small.reasons) == len(whole.reasons) == len(PEOPLE)
     assert small.to_frame()["why"].tolist() == whole.to_frame()["why"].tolist()
 

@@ -185,10 +185,22 @@ def test_reasons_are_told_where_they_are_asked_for(
     ],
 )
 def test_a_moment_is_read_as_the_models_clock_has_it(
-    words: str, context: Context, ask: Callable[..., Result], made: Recommender
+    words: str,
+    context: Context,
+    ask: Callable[..., Result],
+    made: Recommender,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    asked, recommend = [], Recommender.recommend
+
+    def noted(self: Recommender, users: list, moment: Context, *rest: int, **more: bool) -> object:
+        asked.append(moment)
+        return recommend(self, users, moment, *rest, **more)
+
+    monkeypatch.setattr(Recommender, "recommend", noted)
     rows = listed(ask("--user", "user3", "--json", *words.split()))
-    slate = made.recommend(["user3"], context).slate
+    assert asked == [context]
+    slate = recommend(made, ["user3"], context).slate
     for slot, row in enumerate(rows):
         parts = {name: float(part[0, slot]) for name, part in slate.parts.items()}
         assert row["parts"] == {name: round(v, 6) for name, v in parts.items() if v}
