@@ -257,6 +257,23 @@ def test_lists_hold_each_unseen_candidate_once(
         assert (np.diff(slate.scores[row][: len(listed)]) <= 1e-6).all()
 
 
+def test_lists_are_laid_out_with_a_row_for_each_title(
+    rich: Dataset, trained: dict[str, Recommender]
+) -> None:
+    found = trained["ease"].recommend(["user0", "nobody"], k=LONGEST, explain=True)
+    frame = found.to_frame()
+    assert list(frame) == ["request", "rank", "content_id", "title", "score", "why"]
+    for request, own in frame.groupby("request"):
+        items = found.slate.grid[request][found.slate.grid[request] != EMPTY]
+        assert own["rank"].tolist() == list(range(1, len(items) + 1))
+        assert own["content_id"].tolist() == rich.item_ids[items].tolist()
+        assert own["title"].tolist() == rich.content["title"].iloc[items].tolist()
+        np.testing.assert_array_equal(own["score"], found.slate.scores[request][: len(items)])
+        told = ["; ".join(each.text for each in slot) for slot in found.reasons[request]]
+        assert own["why"].tolist() == told[: len(items)]
+    assert "why" not in trained["ease"].recommend(["user0"]).to_frame()
+
+
 @pytest.mark.parametrize(
     ("people", "context", "k", "message"),
     [

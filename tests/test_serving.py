@@ -243,6 +243,21 @@ def test_a_profile_is_read_by_models_of_vectors(folder: Path, tmp_path: Path) ->
     assert titles == found.to_frame()["title"].tolist()
 
 
+def test_somebody_new_is_read_word_by_word(
+    ask: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, recommend = [], Recommender.recommend
+
+    def noted(self: Recommender, users: list, *rest: object, **more: bool) -> object:
+        asked.extend(users)
+        return recommend(self, users, *rest, **more)
+
+    monkeypatch.setattr(Recommender, "recommend", noted)
+    words = ("--liked", " content3,,content8 ", "--profile", "age=31", "--profile", "plan=a=b")
+    assert ask(*words).exit_code == 0
+    assert asked == [Newcomer(("content3", "content8"), {"age": "31", "plan": "a=b"})]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

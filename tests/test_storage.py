@@ -279,6 +279,7 @@ def resealed(folder: Path, tree: object) -> None:
         {"number": 0, "os:system": {"command": "true"}},
         {"number": 0, "firetv.storage:save": {"folder": "x"}},  # a function
         {"number": 0, "firetv.storage:Path": {}},  # no dataclass
+        {"number": 0, "pstats:StatsProfile": {"total_tt": 1, "func_profiles": None}},
         {"number": 0, "firetv.renamed:Newcomer": {}},
         {"number": 0, "firetv.lists:Renamed": {}},
         {"number": 0, "firetv.lists:Newcomer": {"renamed": 1}},
