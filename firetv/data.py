@@ -328,6 +328,8 @@ class Dataset:
 
     @cached_property
     def _mean_rating(self) -> sparse.csr_array:
+        if "rating" not in self.reactions:
+            return sparse.csr_array(self.shape, dtype=np.float32)
         rated = self.reactions.dropna(subset="rating")
         mean = self._sum_by_pair(rated, rated["rating"].to_numpy(float))
         mean.data /= self._sum_by_pair(rated, np.ones(len(rated))).data

@@ -447,3 +447,8 @@ def test_a_compact_matrix_is_the_same_one_sorted_and_the_source_stays() -> None:
     np.testing.assert_array_equal(source.toarray(), dense)
     assert source.indices.tolist() == [2, 1, 2, 0]
     assert source.indices.dtype == np.int64
+
+
+def test_without_a_column_of_ratings_nothing_is_rated(data: Dataset) -> None:
+    words = data.reactions.drop(columns="rating").assign(reaction="love")
+    assert replace(data, reactions=words).matrix("rating").nnz == 0
