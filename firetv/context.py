@@ -367,13 +367,15 @@ class ContextReader:
             (None if each.at is None else int(each.at.timestamp() // QUARTER_HOUR), region)
             for each, region in distinct
         ]
-        missing = list(dict.fromkeys(key for key in keys if key not in self.remembered))
+        found = {key: self.remembered.get(key) for key in keys}
+        missing = [key for key, told in found.items() if told is None]
         if missing:
+            found |= dict(zip(missing, self._derived(missing), strict=True))
             if len(self.remembered) > MOST_REMEMBERED:
                 self.remembered.clear()
-            self.remembered.update(zip(missing, self._derived(missing), strict=True))
+            self.remembered.update((key, found[key]) for key in missing)
         return [
-            dict(zip(DIMENSIONS, self.remembered[key], strict=True)) | each.given()
+            dict(zip(DIMENSIONS, found[key], strict=True)) | each.given()
             for key, (each, _) in zip(keys, distinct, strict=True)
         ]
 

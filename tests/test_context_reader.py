@@ -205,3 +205,19 @@ def test_festivals_from_memory_are_those_of_the_calendar() -> None:
         frame = pd.DataFrame({"at": days[some].tz_localize("UTC") + pd.Timedelta("12h")})
         found = describe(frame, clock)["festival"].fillna("").tolist()
         assert found == [expected[place] for place in some]
+
+
+def test_what_was_remembered_may_be_forgotten_in_mid_call(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room is made for a new moment while one that is remembered is asked for too."""
+    monkeypatch.setattr("firetv.context.MOST_REMEMBERED", 0)
+    reader = ContextReader(ContextBoost("rules", strength=1.0).fit(data))
+    one, other = (Context(pd.Timestamp(f"2026-07-01T{hour}:00Z")) for hour in ("08", "20"))
+    nobody = np.array([-1, -1])
+    expected = reader.codes([other, other], nobody)[:, :1]
+    reader.codes([one, one], nobody)
+    both = reader.codes([one, other], nobody)
+    np.testing.assert_array_equal(both[:, 1:], expected)
+    reader.codes([one, one], nobody)
+    np.testing.assert_array_equal(reader.codes([one, other], nobody), both)
