@@ -349,6 +349,22 @@ class Dataset:
         """Number of distinct items of each user, or of weights, ``(n_users,)``, int64."""
         return np.diff(self._seen.indptr).astype(np.int64)
 
+    @cached_property
+    def titles(self) -> np.ndarray:
+        """Titles of all items, their ids where there is none, object array of ``(n_items,)``."""
+        return _called(self.content, "title", self.item_ids)
+
+    @cached_property
+    def names(self) -> np.ndarray:
+        """Names of all users, their ids where there is none, object array of ``(n_users,)``."""
+        return _called(self.users, "name", self.user_ids)
+
+    @property
+    def end(self) -> pd.Timestamp:
+        """The instant just after the last event or reaction."""
+        times = (self.interactions["timestamp"], self.reactions["timestamp"])
+        return pd.concat(times).max() + pd.Timedelta(1, "us")
+
     def until(self, instant: pd.Timestamp) -> Dataset:
         """Return what was known just before ``instant``: events at or after it are gone."""
         return self._filtered(
@@ -434,6 +450,11 @@ def compact(matrix: sparse.csr_array) -> sparse.csr_array:
     index = sparse.get_index_dtype(maxval=max(matrix.nnz, *matrix.shape))
     places = matrix.indices.astype(index), matrix.indptr.astype(index)
     return sparse.csr_array((matrix.data.astype(np.float32), *places), shape=matrix.shape)
+
+
+def _called(table: pd.DataFrame, column: str, ids: pd.Index) -> np.ndarray:
+    known = pd.Series(ids, dtype="str")
+    return (table[column].fillna(known) if column in table else known).to_numpy(object)
 
 
 def _all_ids(column: str, profile: pd.DataFrame | None, *events: pd.DataFrame) -> pd.Index:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from firetv.schema import TIMESTAMP, DataError, Problem
+from firetv.sentences import aligned
 
 APPLICATION = 0x46545644  # marks a file of SQLite as a delivery log
 FORMAT = 1  # of the log; a greater number is from a later version
@@ -223,11 +224,8 @@ def table(file: TextIO) -> Sink:
         )
         if rows["counts"].fillna(0).ne(0).any():
             shown["counts"] = [f"{counts:+.2f}" for counts in rows["counts"]]
-        lines = [shown.columns, *shown.to_numpy()]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        for line in lines:
-            cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-            file.write("  ".join(cells).rstrip() + "\n")
+        for line in aligned([shown.columns, *shown.to_numpy()]):
+            file.write(line + "\n")
         file.flush()  # so that a failure shows before the delivery counts
 
     return write

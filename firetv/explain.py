@@ -34,7 +34,7 @@ BESIDE = 0.5  # of what the first one contributes, from which a second one is na
 EVERYWHERE = 0.5  # share of titles with a feature, from which having it is no reason
 LIKED_FROM, DISLIKED_UPTO = 4.0, 2.0  # mean ratings
 
-Kind = Literal["titles", "feature", "popular", "context", "friends", "group"]
+Kind = Literal["titles", "feature", "popular", "context", "friends"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Reason:
     ----------
     kind : str
         What it is about: ``titles`` of the history, a ``feature``, what is ``popular``, the
-        ``context``, ``friends``, or for whom it is in a ``group``.
+        ``context``, or ``friends``.
     text : str
     contribution : float
         What the score would lose without it.
@@ -136,11 +136,6 @@ class Explainer:
         return [name for name, _ in named], np.array([n for _, n in named], np.int64), of
 
     @cached_property
-    def titles(self) -> np.ndarray:
-        """Titles of all items, their ids where there is none, object array of shape (n_items,)."""
-        return _named(self.data.content, "title", self.data.item_ids)
-
-    @cached_property
     def ids(self) -> np.ndarray:
         """Ids of all items, object array of shape (n_items,)."""
         return self.data.item_ids.to_numpy(object)
@@ -149,11 +144,6 @@ class Explainer:
     def user_ids(self) -> np.ndarray:
         """Ids of all users, object array of shape (n_users,)."""
         return self.data.user_ids.to_numpy(object)
-
-    @cached_property
-    def names(self) -> np.ndarray:
-        """Names of all users, their ids where there is none, object array of shape (n_users,)."""
-        return _named(self.data.users, "name", self.data.user_ids)
 
     def __call__(self, slate: Slate, codes: np.ndarray | None = None) -> list[list[list[Reason]]]:
         """Give reasons for every slot of a slate, strongest first; none for an empty slot.
@@ -196,11 +186,6 @@ def _pairs(data: Dataset, rows: pd.Series) -> sparse.csr_array:
     return sparse.csr_array((np.ones(len(said), bool), place), shape=data.shape)
 
 
-def _named(table: pd.DataFrame, column: str, ids: pd.Index) -> np.ndarray:
-    known = pd.Series(ids, dtype="str")
-    return (table[column].fillna(known) if column in table else known).to_numpy(object)
-
-
 class _Gains:
     """What contributes to the titles of one slate, in numbers, and then in words."""
 
@@ -229,10 +214,8 @@ class _Gains:
         total = self.features.clip(0).sum(axis=2) + self.expected.clip(0)
         np.add.at(total, self.account.row, self.titles.clip(0))
         for name, part in self.slate.parts.items():
-            if name not in (TASTE, POPULARITY):
+            if name != TASTE:
                 total = total + part.clip(0)
-        if POPULARITY in self.slate.parts:
-            total = total + self.slate.parts[POPULARITY].clip(0)
         return total
 
     def causes(self) -> Iterator[tuple[int, int, _Cause]]:
@@ -333,7 +316,7 @@ class _Gains:
     def _words(self, request: int, slot: int, cause: _Cause) -> tuple[str, tuple[str, ...]]:
         if cause.kind == "titles":
             kind, *items = cause.what
-            said = sentences.because(self.of.titles[items].tolist(), liked=kind == "liked")
+            said = sentences.because(self.of.data.titles[items].tolist(), liked=kind == "liked")
             return said, tuple(self.of.ids[items])
         if cause.kind == "feature":
             return sentences.features(cause.what), cause.what
@@ -354,7 +337,7 @@ class _Gains:
     def _friends(self, request: int, slot: int) -> tuple[str, tuple[str, ...]]:
         codes = list(self.circle[request * self.slate.shape[1] + slot])
         numbers = [int(self.counts[n][request, slot]) for n in ("watched", "finished", "loved")]
-        said = sentences.friends(*numbers, self.of.names[codes].tolist())
+        said = sentences.friends(*numbers, self.of.data.names[codes].tolist())
         return said, tuple(self.of.user_ids[codes])
 
 

@@ -28,7 +28,7 @@ from firetv.fairness import (
 from firetv.features import genres
 from firetv.groups import GROUP, Unseen
 from firetv.panels import Strategy
-from firetv.sentences import TEMPLATES, together
+from firetv.sentences import TEMPLATES, aligned, together
 from firetv.slate import EMPTY, Slate
 from firetv.strategies import (
     LITTLE,
@@ -294,8 +294,6 @@ def table(
         own order of the group's candidates, under their name.
     """
     items = lists.items[0][lists.items[0] != EMPTY]
-    ids = pd.Series(data.item_ids[items], dtype="str")
-    titles = data.content["title"].iloc[items] if "title" in data.content else ids
     told = why(lists, names, strategy)
     if GROUP not in lists.parts:  # else a title is for nobody in particular
         besides = favourites(items, views, names, data)
@@ -303,7 +301,7 @@ def table(
     table = pd.DataFrame(
         {
             "rank": np.arange(1, len(items) + 1),
-            "title": titles.reset_index(drop=True).fillna(ids),
+            "title": pd.array(data.titles[items], "str"),
             "why": pd.array(told, "str"),
         }
     )
@@ -404,14 +402,5 @@ def _weights(views: pd.DataFrame, names: Sequence[str], strategy: str) -> str:
 
 def _columns(shown: pd.DataFrame) -> str:
     """Align text to the left and numbers to the right."""
-    right = [pd.api.types.is_numeric_dtype(kind) for kind in shown.dtypes]
-    rows = [list(shown.columns), *shown.astype(str).to_numpy()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligned = [
-        [
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(row, widths, right, strict=True)
-        ]
-        for row in rows
-    ]
-    return "\n".join("  ".join(row).rstrip() for row in aligned)
+    numbers = [n for n, kind in enumerate(shown.dtypes) if pd.api.types.is_numeric_dtype(kind)]
+    return "\n".join(aligned([shown.columns, *shown.astype(str).to_numpy()], numbers))

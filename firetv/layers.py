@@ -29,6 +29,7 @@ from firetv.models import DUAL, EASE, LightFM, Popular
 from firetv.multipliers import FEWEST
 from firetv.opinions import Chances, Standardised
 from firetv.schema import DIMENSIONS, EVENT_TABLES
+from firetv.sentences import aligned
 from firetv.slate import CHUNK_CELLS, EMPTY, Stage, cells, chain
 from firetv.social import FriendBoost
 from firetv.splits import OUTCOMES, Split, each_event, random_split, temporal_split
@@ -192,15 +193,10 @@ class Evaluation:
             (r.layer, r.model, r.over, format_interval(r.value, r.low, r.high), f"{r.n}", r.verdict)
             for r in lifts.itertuples()
         ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
         asked = [f"{layer.name}: {layer.asked}" for layer in self.layers]
         out = [f"no {name}: {reason}" for name, reason in self.left_out.items()]
         return "\n".join(
-            [f"{self.name}, {self.rows} events", *self.notes, *asked, "", *table, *out]
+            [f"{self.name}, {self.rows} events", *self.notes, *asked, "", *aligned(rows), *out]
         )
 
 

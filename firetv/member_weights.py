@@ -8,7 +8,7 @@ ledger can say what a member's opinion counts for, and because of what.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from firetv.data import Dataset
 from firetv.panels import Panel
+from firetv.schema import one_of
 
 FactorStep: TypeAlias = Callable[[Panel], np.ndarray]
 """From a panel to a number above 0 for each member, (G, M)."""
@@ -274,3 +275,28 @@ class Suitable:
     def __call__(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Tell which items, (G, K), each group of users, (G, M), may be shown, bool (G, K)."""
         return ~self.child[users].any(axis=1)[:, None] | self.fit[items]
+
+
+WEIGHTS: Mapping[str, Factor] = {
+    factor.name: factor for factor in (Activity(), Expertise(), Likeness())
+}
+
+
+def factors_of(names: Sequence[str], *, satisfaction: bool, presence: bool) -> tuple[Factor, ...]:
+    """Factors of weights by their names, and those of what is known of an evening.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Keys of :data:`WEIGHTS`.
+    satisfaction, presence : bool
+        Whether requests tell them.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown.
+    """
+    named = [one_of(name, WEIGHTS, "weights") for name in names]
+    told = ((satisfaction, Dissatisfaction()), (presence, Presence()))
+    return (*named, *(factor for known, factor in told if known))

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from firetv.group_reasons import STRATEGIES
+from firetv.member_weights import WEIGHTS
 from firetv.moments import VALUES
 from firetv.panels import LARGEST
-from firetv.recommender import LONGEST, WEIGHTS
+from firetv.recommender import LONGEST
 
 LONGEST_ID = 200  # characters
 MOST_LIKED = 1000  # titles of a newcomer

@@ -12,6 +12,7 @@ from firetv.context import JOINT, PREFIX, ContextBoost, ContextStep
 from firetv.data import Dataset
 from firetv.moments import NO_FESTIVAL, describe
 from firetv.multipliers import Multipliers
+from firetv.sentences import aligned
 from firetv.slate import EMPTY, ExcludeSeen, Slate, Stage, best, chain
 
 NEGLIGIBLE = np.log(1.02)  # a log-multiplier below this is no reason
@@ -75,14 +76,12 @@ def moves(
     parts = {name: v[0, slots] for name, v in after.parts.items() if name.startswith(PREFIX)}
     causes = _causes(parts, items, step, after.requests) if parts else [""] * len(items)
     reasons = [c or _passed(w, n) for c, w, n in zip(causes, was, now, strict=True)]
-    ids = pd.Series(data.item_ids[items], dtype="str")
-    titles = data.content["title"].iloc[items] if "title" in data.content else ids
     return pd.DataFrame(
         {
             "rank": pd.array(now, "Int64"),
             "before": pd.array(was, "Int64"),
-            "content_id": ids,
-            "title": titles.reset_index(drop=True).fillna(ids),
+            "content_id": pd.array(data.item_ids[items], "str"),
+            "title": pd.array(data.titles[items], "str"),
             "multiplier": np.exp(sum(parts.values(), np.zeros(len(items)))),
             "reason": pd.array(reasons, "str"),
         }
@@ -185,12 +184,7 @@ def as_text(moved: pd.DataFrame) -> str:
             "reason": moved["reason"],
         }
     )
-    rows = [shown.columns, *shown.to_numpy()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = aligned([shown.columns, *shown.to_numpy()])
     listed = 1 + moved["rank"].notna().sum()
     left = ["", "Left the list:", *lines[listed:]] if lines[listed:] else []
     return "\n".join([*lines[:listed], *left])

@@ -345,11 +345,9 @@ def _rows(data: Dataset, told: pd.DataFrame, now: pd.Timestamp, policy: Policy) 
     """Describe titles, and put them into words."""
     columns = ["title", "content_type", "genres", "release_year"]
     content = data.content.reindex(columns=columns).iloc[told["item"]].set_index(told.index)
-    names = pd.Series(data.user_ids)
-    names = (data.users["name"].fillna(names) if "name" in data.users else names).to_numpy(object)
     proofs = told[["watched", "finished", "loved", "friends"]].itertuples(index=False, name=None)
     texts = [
-        sentence(*numbers, names[[*friends]], kind, policy.names_from, policy.names_upto)
+        sentence(*numbers, data.names[[*friends]], kind, policy.names_from, policy.names_upto)
         for (*numbers, friends), kind in zip(proofs, content["content_type"], strict=True)
     ]
     genres = [each if isinstance(each, list) else [] for each in content["genres"]]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -33,16 +32,15 @@ from firetv.options import (
     instant_of,
     plain_errors,
 )
-from firetv.schema import FIRST, LAST
+from firetv.schema import FIRST, LAST, one_of
 from firetv.slate import EMPTY, Pipeline, Slate, Stage, Step, chain, with_seed
 from firetv.weather import OpenMeteo, fill_weather
 
 if TYPE_CHECKING:
-    from firetv.member_weights import Factor
+    pass
 
 app = typer.Typer()
 
-Named = TypeVar("Named")
 NEWS = 7.0  # days after which what a friend watched counts half
 
 
@@ -237,7 +235,7 @@ def group(
     from firetv.context import ContextBoost
     from firetv.group_reasons import STRATEGIES, as_text, names_of, records, table
     from firetv.groups import ForGroups
-    from firetv.member_weights import Suitability
+    from firetv.member_weights import Suitability, factors_of
     from firetv.models import LightFM
     from firetv.moments import Clock, Context
     from firetv.moves import forget, headline
@@ -251,8 +249,12 @@ def group(
         boost = ContextBoost("rules", strength=1.0, clock=clock) if known else None
         stage = ForGroups(
             chain(LightFM(), boost) if boost else LightFM(),
-            _one_of(strategy, STRATEGIES, "strategies"),
-            weights=_factors(weights, satisfaction, presence),
+            one_of(strategy, STRATEGIES, "strategies"),
+            weights=factors_of(
+                _listed(weights or ""),
+                satisfaction=satisfaction is not None,
+                presence=presence is not None,
+            ),
             suitability=Suitability() if kids else None,
             unseen=unseen,
             k=k,
@@ -292,24 +294,6 @@ def _wider(unseen: str, kids: bool) -> str:
     wider = {"all": "--unseen some", "some": "--unseen off"}.get(unseen)
     options = " or ".join(filter(None, (wider, "to leave out --kids" if kids else None)))
     return f": try {options}" if options else ""
-
-
-def _one_of(name: str, known: Mapping[str, Named], kind: str) -> Named:
-    if name not in known:
-        raise ValueError(f"{name!r} is not one of the {kind}: use {', '.join(known)}")
-    return known[name]
-
-
-def _factors(
-    weights: str | None, satisfaction: str | None, presence: str | None
-) -> tuple[Factor, ...]:
-    """What members' weights are made of."""
-    from firetv.member_weights import Activity, Dissatisfaction, Expertise, Likeness, Presence
-
-    known = {factor.name: factor for factor in (Activity(), Expertise(), Likeness())}
-    named = [_one_of(name, known, "weights") for name in _listed(weights or "")]
-    given = ((satisfaction, Dissatisfaction()), (presence, Presence()))
-    return (*named, *(factor for numbers, factor in given if numbers is not None))
 
 
 def _listed(text: str) -> list[str]:
@@ -382,10 +366,10 @@ def _steps(base: Stage, data: Dataset, seed: int) -> tuple[Step, Step]:
 
 def _before(dataset: Dataset, moment: pd.Timestamp | None) -> tuple[Dataset, pd.Timestamp]:
     """What was known at a moment, by default just after the last event, and the moment."""
-    times = pd.concat([dataset.interactions["timestamp"], dataset.reactions["timestamp"]])
-    moment = times.max() + pd.Timedelta(1, "us") if moment is None else moment
+    moment = dataset.end if moment is None else moment
     past = dataset.until(moment)
     if past.interactions.empty:
+        times = pd.concat([dataset.interactions["timestamp"], dataset.reactions["timestamp"]])
         raise ValueError(f"nothing was watched before {moment}: the data begin at {times.min()}")
     return past, moment
 

@@ -14,6 +14,7 @@ from scipy import sparse
 
 from firetv.data import KEYS, Dataset
 
+LATEST = np.iinfo(np.int64).max  # when a request without a time is made
 FINISHED = 0.9  # completion from which a title was watched to its end: the rest is credits
 LOVED = 4.5  # stars from which a rating says love
 
@@ -105,7 +106,7 @@ class FriendLog:
             friends,
             np.concatenate([[0], np.cumsum(count)]),
             events["item"].to_numpy(np.int32),
-            events["timestamp"].dt.tz_convert(None).to_numpy("datetime64[us]").astype(np.int64),
+            microseconds(events["timestamp"]),
             events["finished"].to_numpy(bool),
             events["loved"].to_numpy(bool),
         )
@@ -141,6 +142,12 @@ class FriendLog:
             np.bincount(place, flag[event], len(pairs)) > 0 for flag in (self.finished, self.loved)
         )
         return Proof(items.shape, pairs // n_users, pairs % n_users, finished, loved)
+
+
+def microseconds(times: pd.Series) -> np.ndarray:
+    """Instants as int64; a missing one is after all others."""
+    instants = times.dt.tz_convert(None).to_numpy("datetime64[us]")
+    return np.where(np.isnat(instants), LATEST, instants.astype(np.int64))
 
 
 def _slots_of(items: np.ndarray, row: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -24,15 +24,7 @@ from firetv.features import Profiles
 from firetv.group_reasons import STRATEGIES, names_of, records, table
 from firetv.groups import GroupStep, Unseen
 from firetv.lists import Basis, GroupList, Newcomer, Recommendations
-from firetv.member_weights import (
-    Activity,
-    Dissatisfaction,
-    Expertise,
-    Factor,
-    Likeness,
-    Presence,
-    Suitability,
-)
+from firetv.member_weights import Suitability, factors_of
 from firetv.models import LightFM
 from firetv.moments import Clock, Context
 from firetv.newcomers import LIKED, TRAITS, Newcomers, NewcomersStep
@@ -40,7 +32,7 @@ from firetv.notifications import POLICY, Notifications, Policy, notify
 from firetv.opinions import Chances, Opinions
 from firetv.panels import GUEST, LARGEST
 from firetv.published import checksum
-from firetv.schema import DataError, Problem
+from firetv.schema import DataError, Problem, one_of
 from firetv.slate import (
     CHUNK_CELLS,
     EMPTY,
@@ -61,9 +53,6 @@ FRIENDS = FriendBoost()
 LONGEST = 100  # list that may be asked for
 MOST_AT_ONCE = 64  # people for whom scores are looked up, or else kept
 MOST_CELLS_KEPT = 4_000_000  # people x candidates, 64 MB
-WEIGHTS: Mapping[str, Factor] = {
-    factor.name: factor for factor in (Activity(), Expertise(), Likeness())
-}
 ANYTIME = Context()
 
 
@@ -250,7 +239,7 @@ class Recommender:
             self._basis(requests),
             reasons if explain else None,
             self.explainer.ids,
-            self.explainer.titles,
+            self.data.titles,
         )
 
     def _list(
@@ -402,7 +391,7 @@ class Recommender:
         strategy : str
             A key of :data:`~firetv.group_reasons.STRATEGIES`.
         weights : sequence of str
-            Who counts more: keys of :data:`WEIGHTS`.
+            Who counts more: keys of :data:`~firetv.member_weights.WEIGHTS`.
         satisfaction, presence : sequence of float, optional
             For each member, 0..1 or NaN; see :mod:`firetv.member_weights`.
         unseen : {"all", "some", "off"}
@@ -419,28 +408,21 @@ class Recommender:
             raise ValueError(f"k {k} is not of 1 to {LONGEST}")
         if not 1 <= len(members) <= LARGEST:
             raise ValueError(f"a group has 1 to {LARGEST} members, not {len(members)}")
-        for name, known, kind in (
-            *((name, WEIGHTS, "weights") for name in weights),
-            (strategy, STRATEGIES, "strategies"),
-        ):
-            if name not in known:
-                raise ValueError(f"{name!r} is not one of the {kind}: use {', '.join(known)}")
+        factors = factors_of(
+            weights, satisfaction=satisfaction is not None, presence=presence is not None
+        )
+        chosen = one_of(strategy, STRATEGIES, "strategies")
         codes = self.data.user_ids.get_indexer(list(members))
         people = tuple(np.where(codes < 0, GUEST, codes).tolist())
         request = context.requests(np.array([GUEST])).drop(columns="user").assign(members=[people])
-        factors = {name: WEIGHTS[name] for name in weights}
-        for column, given, factor in (
-            ("satisfaction", satisfaction, Dissatisfaction()),
-            ("presence", presence, Presence()),
-        ):
+        for column, given in (("satisfaction", satisfaction), ("presence", presence)):
             if given is not None:
                 request[column] = [tuple(given)]
-                factors[factor.name] = factor
         step = GroupStep(
             member=Pipeline(self.steps),
             scale=self.chances,
-            strategy=STRATEGIES[strategy],
-            factors={name: factor.fit(self.data) for name, factor in factors.items()},
+            strategy=chosen,
+            factors={factor.name: factor.fit(self.data) for factor in factors},
             suitable=Suitability().fit(self.data) if kids else None,
             seen=self.data.matrix(),
             unseen=unseen,
@@ -488,7 +470,7 @@ class Recommender:
         return pd.DataFrame(
             {
                 "content_id": pd.array(self.data.item_ids[items], dtype="str"),
-                "title": pd.array(self.explainer.titles[items], dtype="str"),
+                "title": pd.array(self.data.titles[items], dtype="str"),
                 "similarity": likeness[slots],
             }
         )
@@ -512,8 +494,7 @@ class Recommender:
             See :func:`~firetv.notifications.notify`.
         """
         if now is None:
-            times = [self.data.interactions["timestamp"], self.data.reactions["timestamp"]]
-            now = pd.concat(times).max() + pd.Timedelta(1, "us")
+            now = self.data.end
         codes = self.data.user_ids.get_indexer(list(users))
         ranking = Pipeline(tuple(s for s in (self.base, self.friends) if s is not None))
         return notify(self.data, ranking, self.base, codes, now, policy=policy, clock=self.clock)

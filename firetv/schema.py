@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ REACTIONS = ("love", "like", "dislike")
 SHARING = ("on", "off")
 MISSING_TEXT = ("", "na", "n/a", "nan", "null", "none")
 ERA = f"from {FIRST.year} to {LAST.year}"
+Named = TypeVar("Named")
 EXACT = 2**53  # up to here a float is exactly one integer
 SAMPLE = 3  # offending values quoted in a message
 
@@ -48,6 +50,13 @@ class DataError(ValueError):
     def __init__(self, *problems: Problem | str) -> None:
         self.problems = problems
         super().__init__("\n".join(str(problem) for problem in problems))
+
+
+def one_of(name: str, known: Mapping[str, Named], kind: str) -> Named:
+    """Look a name up; ValueError lists the known ones where it is none of them."""
+    if name not in known:
+        raise ValueError(f"{name!r} is not one of the {kind}: use {', '.join(known)}")
+    return known[name]
 
 
 def _check(function: pa.Check, reason: str, remedy: str) -> pa.Check:

@@ -7,7 +7,7 @@ decides whether a reason holds: that is done by
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from firetv.moments import NO_FESTIVAL
 
@@ -181,3 +181,27 @@ def together(names: Sequence[str]) -> str:
     """
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """Lay out rows of cells as lines whose columns begin, or end, below each other.
+
+    Parameters
+    ----------
+    rows : sequence of sequences of str
+        All of the same length.
+    right : collection of int
+        Columns that end below each other, as numbers do.
+
+    Examples
+    --------
+    >>> aligned([("title", "n"), ("Alien", "12"), ("M", "3")], right=[1])
+    ['title   n', 'Alien  12', 'M       3']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = enumerate(zip(row, widths, strict=True))
+        padded = (c.rjust(w) if n in right else c.ljust(w) for n, (c, w) in cells)
+        lines.append("  ".join(padded).rstrip())
+    return lines

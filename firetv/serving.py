@@ -26,6 +26,7 @@ from firetv.options import (
     folder_of,
     plain_errors,
 )
+from firetv.schema import one_of
 
 if TYPE_CHECKING:
     from firetv.context import ContextBoost
@@ -92,9 +93,7 @@ def _base(name: str, parameters: Path | None) -> Stage:
 
     if parameters is not None:
         return read_parameters(parameters)
-    if name not in MODELS:
-        raise ValueError(f"{name!r} is not one of the base models: use {', '.join(MODELS)}")
-    return BASE if name == "lightfm" else MODELS[name]
+    return one_of(name, {**MODELS, "lightfm": BASE}, "base models")
 
 
 def _context(mode: str, strength: float | None, clock: Clock) -> ContextBoost | None:

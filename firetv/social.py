@@ -18,7 +18,7 @@ from scipy import sparse
 from firetv.choices import newness
 from firetv.data import Dataset, compact
 from firetv.lifts import shrunk_log_lift
-from firetv.proof import FriendLog
+from firetv.proof import LATEST, FriendLog, microseconds
 from firetv.scales import Scales, learn_scales
 from firetv.slate import EMPTY, Chain, Slate, Stage, Step, cells, chain, with_seed
 from firetv.trust import Circles, Trust, themselves
@@ -27,7 +27,6 @@ PART = "friends"  # of the ledger
 NEW = f"{PART}/new"  # the same for newcomers, while strengths are learned
 LIKING = {"love": 1.0, "like": 0.75, "dislike": 0.0}
 MICROSECONDS = 86_400_000_000  # of a day
-LATEST = np.iinfo(np.int64).max  # when a request without a time is made
 REQUESTS_AT_ONCE = 1000  # whose circles' viewings are held at once
 
 
@@ -83,7 +82,7 @@ class Activity:
     def of(cls, data: Dataset, half_life: float | None = None) -> Activity:
         """Sort the interactions of a data set; each counts as much as it was liked."""
         events = data.interactions
-        instants, rank = np.unique(_microseconds(events["timestamp"]), return_inverse=True)
+        instants, rank = np.unique(microseconds(events["timestamp"]), return_inverse=True)
         key = events["user"].to_numpy(np.int64) * (len(instants) + 1) + rank
         order = np.argsort(key, kind="stable")
         items = events["item"].to_numpy(np.int32)[order]
@@ -144,13 +143,7 @@ def instants(requests: pd.DataFrame) -> np.ndarray:
         return np.full(len(requests), LATEST)
     at = requests["at"]
     known = isinstance(at.dtype, pd.DatetimeTZDtype)  # else text, or objects
-    return _microseconds(at if known else pd.to_datetime(at, utc=True))
-
-
-def _microseconds(times: pd.Series) -> np.ndarray:
-    """Instants as int64; a missing one is after all others."""
-    instants = times.dt.tz_convert(None).to_numpy("datetime64[us]")
-    return np.where(np.isnat(instants), LATEST, instants.astype(np.int64))
+    return microseconds(at if known else pd.to_datetime(at, utc=True))
 
 
 @dataclass(frozen=True)

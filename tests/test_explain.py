@@ -395,6 +395,6 @@ def test_without_names_ids_are_told(columns: list[str], rich: Dataset) -> None:
     content = rich.content.drop(columns="title") if "title" not in columns else rich.content
     data = replace(rich, users=users, content=content)
     names = Explainer.of(data, Recommender.train(data, EASE(reg=10), None, None).base)
-    assert names.names[3] == "user3"  # who has no name in any case
-    assert names.names[0] == ("Person 0" if "name" in columns else "user0")
-    assert names.titles[7] == ("Title 7" if "title" in columns else "content7")
+    assert names.data.names[3] == "user3"  # who has no name in any case
+    assert names.data.names[0] == ("Person 0" if "name" in columns else "user0")
+    assert names.data.titles[7] == ("Title 7" if "title" in columns else "content7")

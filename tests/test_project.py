@@ -35,9 +35,10 @@ LEVELS = (
     {"yaml_files"},
     {"columns", "storage"},
     {"data", "moments", "published"},
-    {"metrics", "slate", "features", "world", "abtest", "rules", "weather", "proof", "delivery"}
+    {"metrics", "slate", "features", "world", "abtest", "rules", "weather", "proof"}
     | {"movielens", "comoda", "filmtrust", "lastfm", "camra2011", "sentences"},
-    {"choices", "steps", "trust", "synthetic", "sources", "lifts", "cohorts", "panels"},
+    {"choices", "steps", "trust", "synthetic", "sources", "lifts", "cohorts", "panels"}
+    | {"delivery"},
     {"models", "ranking", "scales", "multipliers", "splits", "ratings", "group_metrics"}
     | {"strategies", "member_weights", "newcomers"},
     {"context", "planted", "evaluate", "influence", "social", "opinions", "fairness"},
