@@ -11,7 +11,8 @@ BIN := .venv/bin
 # checkout or an interrupted install the environment is made anew; otherwise it is reused.
 LOCKED := .venv/locked-$(shell { pwd; cat requirements.lock; } | cksum | cut -d ' ' -f 1)
 PROJECT := .venv/project-$(shell cksum < pyproject.toml | cut -d ' ' -f 1)
-FRESH := TQDM_DISABLE=1 FIRETV_REPORTS="$(CURDIR)/build/reports"
+# One BLAS thread for each of the processes that share the cores, or they wait for each other.
+FRESH := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1 FIRETV_REPORTS="$(CURDIR)/build/reports"
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 help: ## list the targets
