@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from firetv.data import Tables
 from firetv.schema import DataError
@@ -80,6 +80,9 @@ LIFTS: Mapping[str, Mapping[str, float]] = {
     "family": {"Family": 0.8, "Animation": 0.6, "Horror": -0.9},
     "friends": {"Sport": 0.6, "Horror": 0.4, "Comedy": -0.4},  # ! comedy
 }
+# The logit of watching what one looks at = intercept + match * log(match of tastes, 1 on average)
+# + lift * log-lift of the moment + popularity * log(popularity, 1 on average).
+APPEAL = {"intercept": -2.0, "match": 1.0, "lift": 1.0, "popularity": 0.2}
 RANDOM_LIFTS = (0.12, 0.35)  # share of the other cells that are not 0, and their deviation
 
 
@@ -227,6 +230,36 @@ class Truth:
         weight = (self.user_taste[users] @ self.item_taste.T) * self.popularity
         weight *= lift[:, self.item_class]
         return weight / weight.sum(axis=1, keepdims=True)
+
+    def appeal(self, users: np.ndarray, contexts: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Probability that people watch titles that they look at, in a moment.
+
+        Who is shown a title need not look for it, so it counts how much one likes it, and little
+        how many know it: the law is :data:`APPEAL`.
+
+        Parameters
+        ----------
+        users : int array of shape (n,)
+            User codes.
+        contexts : int array of shape (n,)
+            See :func:`context_codes`.
+        items : int array of shape (n, K), or (K,)
+            Titles that are shown to each of them, or to all.
+
+        Returns
+        -------
+        float array of shape (n, K)
+        """
+        items = np.broadcast_to(items, (len(users), items.shape[-1]))
+        match = np.einsum("nd,nkd->nk", self.user_taste[users], self.item_taste[items])
+        lift = np.take_along_axis(self.class_lifts()[contexts], self.item_class[items], axis=1)
+        known = np.log(self.popularity * len(self.popularity))[items]
+        return expit(
+            APPEAL["intercept"]
+            + APPEAL["match"] * np.log(match)
+            + APPEAL["lift"] * lift
+            + APPEAL["popularity"] * known
+        )
 
 
 def context_codes(events: pd.DataFrame) -> np.ndarray:
