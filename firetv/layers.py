@@ -229,7 +229,7 @@ def evaluate(data: Dataset, settings: Settings | None = None) -> Evaluation:
     Progress bars go to stderr, unless the environment sets ``TQDM_DISABLE=1``.
     """
     settings, name = settings or Settings(), data.manifest.get("name", "data")
-    data = _only(data, [*DIMENSIONS, *data.own_dimensions])
+    data = only(data, [*DIMENSIONS, *data.own_dimensions])
     # Events are told apart by their numbers.
     data = replace(data, interactions=data.interactions.reset_index(drop=True))
     try:
@@ -288,16 +288,7 @@ class Bench:
         whole, rows = _split(data, settings.test_share), _rows(data)
         split = _of_people(whole, rows)
         _check_people(split.requests["user"])
-        tried = _affordable(split.train)
-        try:
-            inner = _split(split.train, settings.test_share)
-            _check_people(inner.requests["user"])
-            values = measure(run_all(tried, inner, settings.seeds, settings.k, JOBS))
-            means = values.groupby("model", sort=False)["value"].mean()
-            names = means.sort_values(ascending=False, kind="stable").index.tolist()
-            why = f"the best of {len(names)} on a part of what is learned from"
-        except ValueError:
-            names, why = list(tried), "since there is too little to choose by"
+        tried, names, why = rank_bases(split.train, settings)
         ease = [name for name in names if name in EASES][:1]
         notes = (_about(data, whole), f"base: {names[0]}, {why}")
         base = {name: tried[name] for name in ease}, names[0], tried[names[0]]
@@ -312,7 +303,7 @@ class Bench:
     @property
     def ordered(self) -> bool:
         """Whether what is held out came later."""
-        drawn = _simulated(self.data, EVENT_TABLES, "timestamp")
+        drawn = simulated(self.data, EVENT_TABLES, "timestamp")
         return self.split.name == "temporal" and not drawn
 
     def measure(
@@ -329,6 +320,30 @@ class Bench:
             splits = [replace(split, train=blind(split.train, seed)) for seed in seeds]
             runs += run_all({PLACEBO: [*models.values()][-1]}, splits, seeds, k, JOBS)
         return measure(runs, metrics)
+
+
+def rank_bases(train: Dataset, settings: Settings) -> tuple[dict[str, Stage], list[str], str]:
+    """Try base models on a validation part of the training data.
+
+    Returns
+    -------
+    dict of str to Stage
+        All that were tried.
+    list of str
+        Their names, the best in nDCG first.
+    str
+        How they were compared, in words.
+    """
+    tried = _affordable(train)
+    try:
+        inner = _split(train, settings.test_share)
+        _check_people(inner.requests["user"])
+    except ValueError:
+        return tried, list(tried), "since there is too little to choose by"
+    values = measure(run_all(tried, inner, settings.seeds, settings.k, JOBS))
+    means = values.groupby("model", sort=False)["value"].mean()
+    names = means.sort_values(ascending=False, kind="stable").index.tolist()
+    return tried, names, f"the best of {len(names)} on a part of what is learned from"
 
 
 def _rows(data: Dataset) -> np.ndarray:
@@ -363,7 +378,7 @@ def _about(data: Dataset, split: Split) -> str:
     if split.name != "temporal":
         return f"learned from {events} events drawn at random: their times do not tell them apart"
     said = f"learned from {events} events before {split.requests['at'].iloc[0]:%Y-%m-%d %H:%M} UTC"
-    drawn = _simulated(data, EVENT_TABLES, "timestamp")
+    drawn = simulated(data, EVENT_TABLES, "timestamp")
     return f"{said}; times are simulated, and their order may mean nothing" if drawn else said
 
 
@@ -374,7 +389,7 @@ def _affordable(train: Dataset) -> dict[str, Stage]:
     return (EASES if side * titles <= MOST_CELLS else {}) | {LIGHT: LightFM()}
 
 
-def _simulated(data: Dataset, tables: Sequence[str], column: str) -> bool:
+def simulated(data: Dataset, tables: Sequence[str], column: str) -> bool:
     """Whether a column, of the first of some tables that the manifest tells of, was simulated."""
     kinds = data.manifest.get("columns", {})
     return next((kinds[t] for t in tables if t in kinds), {}).get(column) == "simulated"
@@ -413,7 +428,7 @@ def _tell_apart(features: Features) -> bool:
 
 def _context(bench: Bench) -> Layer:
     names, drawn = _contexts(bench)
-    train = _only(bench.split.train, names)
+    train = only(bench.split.train, names)
     late = bench.held_out[~bench.held_out["user"].isin(bench.rows)]
     late = some(answerable(late, train), MOST_ASKED, np.random.default_rng(0))
     split = each_event(f"{bench.split.name}, each event", train, late)
@@ -448,11 +463,11 @@ def _contexts(bench: Bench) -> tuple[list[str], bool]:
     found = [n for n in there if events[n].nunique() > 1 and events[n].count() >= FEWEST]
     if not found:
         raise LeftOut(f"{', '.join(there)}: one value only, or fewer than {FEWEST} events to learn")
-    observed = [n for n in found if not _simulated(bench.data, EVENT_TABLES, n)]
+    observed = [n for n in found if not simulated(bench.data, EVENT_TABLES, n)]
     return observed or found, not observed
 
 
-def _only(data: Dataset, names: Sequence[str]) -> Dataset:
+def only(data: Dataset, names: Sequence[str]) -> Dataset:
     """Return the data whose events have no other context than some columns, and nothing else."""
     kept = data.interactions.columns.intersection([*KEYS, *OUTCOMES, *names])
     return replace(data, interactions=data.interactions[kept])
@@ -466,7 +481,7 @@ def _friends(bench: Bench) -> Layer:
     _check_people(split.requests["user"][ties > 0], "people with friends")
     models = {bench.name: bench.base, FRIENDS: chain(bench.base, FriendBoost())}
     return Layer(
-        _marked("friends", _simulated(bench.data, ("user_connections",), "friend_id")),
+        _marked("friends", simulated(bench.data, ("user_connections",), "friend_id")),
         f"what is held out of {len(ties)} people, {(ties > 0).sum()} of whom have friends",
         bench.measure(models, split, ("ndcg", "hr", "recall"), rewired),
         [(FRIENDS, bench.name), (PLACEBO, bench.name)],
@@ -489,7 +504,7 @@ def _groups(bench: Bench) -> Layer:
     named = {f"{bench.name}, {way}": said for way, said in WAYS.items()}
     named[f"{POPULAR}, Average"] = POPULAR
     values = values.assign(model=values["model"].map(named)).dropna(subset="model")
-    name = _marked("groups", _simulated(bench.data, ("groups",), "user_id"))
+    name = _marked("groups", simulated(bench.data, ("groups",), "user_id"))
     pairs = [(MEMBERS, POPULAR), (PLACEBO, POPULAR), (MEMBERS, AS_ONE), (FAIR, MEMBERS)]
     return Layer(name, asked, values, pairs, "request")
 

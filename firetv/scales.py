@@ -92,7 +92,7 @@ def learn_scales(
     """
     if not upstream.stages and own is None:
         return Scales()
-    choices, ours = _later_choices(upstream, own, data, seed, newcomers)
+    choices, ours, _ = later_choices(upstream, own, data, seed, newcomers=newcomers)
     if not choices.names:  # nothing upstream scores, and nothing of our own is to be learned
         return Scales()
     weights = conditional_logit(choices, nonnegative=True)
@@ -127,14 +127,35 @@ def _log_likelihood(choices: Choices, weights: np.ndarray) -> float:
     return float(log_softmax(logits, axis=1)[:, 0].sum())
 
 
-def _later_choices(
+def later_choices(
     upstream: Chain,
     own: Callable[[Dataset], Step] | None,
     data: Dataset,
     seed: int,
-    newcomers: bool,
-) -> tuple[Choices, np.ndarray]:
-    """What the last fifth chose, scored by stages of the events before it; which parts are ours."""
+    *,
+    newcomers: bool = False,
+) -> tuple[Choices, np.ndarray, np.ndarray]:
+    """What the last fifth chose, scored by stages of the events before it.
+
+    Parameters
+    ----------
+    upstream, own, data, seed, newcomers
+        See :func:`learn_scales`.
+
+    Returns
+    -------
+    Choices
+        Of R events, with a feature for each part.
+    bool array of shape (D,)
+        Which parts are the re-ranker's own.
+    int array of shape (R,)
+        Who chose: user codes.
+
+    Raises
+    ------
+    ValueError
+        If no event can serve.
+    """
     train, late = later_slice(data, LATER)
     rng = np.random.default_rng(seed)
     late = some(late, MOST_CHOICES, rng)
@@ -149,6 +170,10 @@ def _later_choices(
     requests = late.rename(columns={"timestamp": "at"}).reset_index(drop=True)
     user, item = late["user"].to_numpy(), late["item"].to_numpy()
     items = sample_candidates(item, user, train, rng, NEGATIVES)
+    # Models work each user out once among the requests that they are handed together.
+    order = np.argsort(user, kind="stable")
+    requests, items = requests.iloc[order].reset_index(drop=True), items[order]
+    user, item = user[order], item[order]
     # As few requests at once as if each had the whole catalogue, which some models score.
     cells_at_once = CHUNK_CELLS * items.shape[1] // train.shape[1]
     slate = recommend(upstream.fit(train), requests, items, cells_at_once)
@@ -161,4 +186,5 @@ def _later_choices(
     for number, part in enumerate(parts.values()):
         features[:, :, number] = part
     ours = np.array([name not in slate.parts for name in parts], bool)
-    return Choices(features[kept], slate.items[kept] != EMPTY, tuple(parts)), ours
+    choices = Choices(features[kept], slate.items[kept] != EMPTY, tuple(parts))
+    return choices, ours, user[kept]

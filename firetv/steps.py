@@ -188,15 +188,15 @@ class DualStep:
 
     def __call__(self, slate: Slate) -> Slate:
         """Score every slot of the slate."""
-        history = self.history[slate.users]
-        known = (slate.users >= 0) & (np.diff(history.indptr) > 0)
+        users, row = np.unique(slate.users, return_inverse=True)  # each is worked out once
+        history = self.history[users]
+        known = ((users >= 0) & (np.diff(history.indptr) > 0))[row]
         alike = (history @ self.learned.T).toarray()
         own = sparse.csr_array(history * self.own)
         if slate.items.ndim == 1:
-            taste = alike @ self.table[:, slate.items] - own[:, slate.items].toarray()
+            taste = (alike @ self.table[:, slate.items] - own[:, slate.items].toarray())[row]
         else:
-            taste = alike @ self.table - own.toarray()
-            taste = np.take_along_axis(taste, slate.items.astype(np.int64), axis=1)
+            taste = (alike @ self.table - own.toarray())[row[:, None], slate.items]
         return scored(slate, taste, known, self.popularity)
 
     def between(self, seen: np.ndarray, items: np.ndarray) -> np.ndarray:

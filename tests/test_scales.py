@@ -13,7 +13,7 @@ import pytest
 from firetv.choices import LATER, SHORT, conditional_logit, later_slice
 from firetv.data import Dataset
 from firetv.models import EASE, Popular, Random
-from firetv.scales import LEAST_SCALE, Scales, _later_choices, learn_scales
+from firetv.scales import LEAST_SCALE, Scales, later_choices, learn_scales
 from firetv.slate import Slate, Stage, Step, chain, top
 
 TASTE = chain(EASE(10))
@@ -71,7 +71,7 @@ def test_nothing_is_learned_where_there_is_nothing_to_scale(data: Dataset) -> No
 def test_weights_are_those_of_a_logit_on_what_was_chosen_later(data: Dataset) -> None:
     told = Told("told", hint)
     scales = learn_scales(TASTE, told.fit, data, seed=3)
-    choices, ours = _later_choices(TASTE, told.fit, data, 3, newcomers=False)
+    choices, ours, _ = later_choices(TASTE, told.fit, data, 3, newcomers=False)
     weights = conditional_logit(choices, nonnegative=True)
     assert choices.names == ("taste", "told")
     assert ours.tolist() == [False, True]
@@ -79,6 +79,7 @@ def test_weights_are_those_of_a_logit_on_what_was_chosen_later(data: Dataset) ->
     assert scales.own == {"told": pytest.approx(weights[1])}
     assert min(weights) > 0.05
     _, late = later_slice(data, LATER)
+    late = late.sort_values("user", kind="stable")
     chosen = hint(late["user"].to_numpy()[:, None], late["item"].to_numpy()[:, None])
     np.testing.assert_array_equal(choices.features[:, 0, 1], chosen[:, 0])
 
@@ -95,7 +96,7 @@ def test_base_and_own_step_learn_from_what_was_before(data: Dataset) -> None:
 def test_a_useless_base_keeps_its_order_all_the_same(data: Dataset) -> None:
     """Its scores turn people around, so no weight above zero would do them good."""
     scales = learn_scales(chain(Told("base", lambda u, i: -5 * parity(u, i))), None, data, seed=0)
-    choices, _ = _later_choices(
+    choices, _, _ = later_choices(
         chain(Told("base", lambda u, i: -5 * parity(u, i))), None, data, 0, newcomers=False
     )
     deviation = choices.features[choices.valid].std()
