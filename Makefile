@@ -38,11 +38,12 @@ notebooks: $(PROJECT) ## execute the notebooks and keep their outputs in noteboo
 	$(BIN)/firetv data movielens-100k
 	$(BIN)/firetv run --keep
 
-full: $(PROJECT) ## run notebooks 04 to 06 with more seeds, worlds and groups, into reports/full/
+full: $(PROJECT) ## run notebooks 04 to 07 with more seeds, worlds and groups, into reports/full/
 	$(BIN)/firetv data movielens-100k
 	$(BIN)/firetv run 04 --params notebooks/params/04_full.yaml --out reports/full
 	$(BIN)/firetv run 05 --params notebooks/params/05_full.yaml --out reports/full
 	$(BIN)/firetv run 06 --params notebooks/params/06_full.yaml --out reports/full
+	$(BIN)/firetv run 07 --params notebooks/params/07_full.yaml --out reports/full
 
 lock: $(PROJECT) ## pin every dependency of pyproject.toml in requirements.lock
 	$(PIP) install --upgrade --target .venv/uv uv

@@ -344,6 +344,28 @@ def test_planted_lifts_are_recovered_by_counting(
     assert (without > 3) == (truth.world.context_strength > 0)
 
 
+def test_appeal_is_a_logit_in_match_lift_and_popularity(tiny: tuple[Tables, Truth]) -> None:
+    truth, rng = tiny[1], np.random.default_rng(0)
+    users = rng.integers(len(truth.user_taste), size=7)
+    items = rng.integers(len(truth.popularity), size=(7, 3))
+    events = pd.DataFrame({"companion": ["family"] * 7, "weather": ["rainy"] * 7})
+    found = truth.appeal(users, context_codes(events), items)
+    titles = len(truth.popularity)
+    for row, user in enumerate(users):
+        for slot, item in enumerate(items[row]):
+            genres = truth.class_genres[truth.item_class[item]]
+            lift = sum(
+                truth.lifts[name].loc[value].to_numpy() @ genres
+                for name, value in [("companion", "family"), ("weather", "rainy")]
+            )
+            match = truth.user_taste[user] @ truth.item_taste[item]
+            logit = -2 + np.log(match) + lift + 0.2 * np.log(truth.popularity[item] * titles)
+            assert found[row, slot] == pytest.approx(1 / (1 + np.exp(-logit)))
+    shared = truth.appeal(users, context_codes(events), items[0])
+    np.testing.assert_allclose(shared[0], found[0])
+    assert shared.shape == (7, 3)
+
+
 def test_lifts_are_centred_and_scale(tiny: tuple[Tables, Truth]) -> None:
     double = simulate(replace(TINY, watch_events=1, context_strength=2))[1]
     for name, values in CONTEXTS.items():
