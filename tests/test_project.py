@@ -35,16 +35,18 @@ LEVELS = (
     {"yaml_files"},
     {"columns", "storage"},
     {"data", "moments", "published"},
-    {"metrics", "slate", "features", "world", "abtest", "rules", "weather", "proof"}
+    {"metrics", "slate", "features", "world", "abtest", "rules", "weather", "proof", "clicks"}
     | {"movielens", "comoda", "filmtrust", "lastfm", "camra2011", "sentences"},
     {"choices", "steps", "trust", "synthetic", "sources", "lifts", "cohorts", "panels"}
-    | {"delivery"},
+    | {"delivery", "power", "sequential", "interleaving", "off_policy", "slate_policies"},
     {"models", "ranking", "scales", "multipliers", "splits", "ratings", "group_metrics"}
     | {"strategies", "member_weights", "newcomers"},
-    {"context", "planted", "evaluate", "influence", "social", "opinions", "fairness"},
-    {"explain", "moves", "notifications", "groups"},
+    {"context", "planted", "evaluate", "influence", "social", "opinions", "fairness"}
+    | {"personal", "live", "logs"},
+    {"explain", "moves", "notifications", "groups", "comparisons"},
     {"fidelity", "group_reasons", "households", "lists", "trials"},
     {"layers", "recommender", "tuning"},
+    {"ablation"},
     {"options", "messages"},
     {"api"},
     {"people", "serving"},
