@@ -182,7 +182,7 @@ def snips(log: Log, target: np.ndarray) -> np.ndarray:
     ``v + w (r - v) / mean(w)``. Adding a constant to all rewards adds it to the estimate, which
     stays within their range; the bias is of order 1 / n. Raises ValueError if all weights are 0.
     """
-    return _self_normalised(weights(log, target), log.reward)
+    return self_normalised(weights(log, target), log.reward)
 
 
 def dr(log: Log, target: np.ndarray) -> np.ndarray:
@@ -200,7 +200,7 @@ def sndr(log: Log, target: np.ndarray) -> np.ndarray:
     Terms of shape (..., n): of the direct method, and as in :func:`snips` of errors ``r - q``.
     Raises ValueError if all weights are 0.
     """
-    return direct(log, target) + _self_normalised(weights(log, target), _errors(log))
+    return direct(log, target) + self_normalised(weights(log, target), _errors(log))
 
 
 def switch_dr(log: Log, target: np.ndarray, tau: float = CAP) -> np.ndarray:
@@ -250,15 +250,17 @@ def _errors(log: Log) -> np.ndarray:
     return log.reward - known
 
 
-def _self_normalised(weight: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Terms of ``sum(w x) / sum(w)``, by the delta method; their mean is that ratio."""
-    mean = weight.mean(axis=-1, keepdims=True)
+def self_normalised(weight: np.ndarray, value: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Terms of ``sum(w x) / sum(w)`` over requests, by the delta method; their mean is that ratio.
+
+    `axis` is that of the requests. Raises ValueError if all weights are 0.
+    """
+    mean = weight.mean(axis=axis, keepdims=True)
     if (mean == 0).any():
         raise ValueError(
-            "all weights are 0: the target policy never shows what was logged; evaluate a policy "
-            "closer to the logging one"
+            "weights are all 0: the target policy never shows what was logged; try one closer to it"
         )
-    ratio = (weight * value).mean(axis=-1, keepdims=True) / mean
+    ratio = (weight * value).mean(axis=axis, keepdims=True) / mean
     return ratio + weight * (value - ratio) / mean
 
 

@@ -41,6 +41,8 @@ from types import MappingProxyType
 import numpy as np
 from scipy.special import log_softmax
 
+from firetv.off_policy import self_normalised
+
 CELLS = 2_000_000  # numbers of a race held at once
 MOST_LISTS = 100_000  # that are enumerated
 STEP = 0.25  # between nodes of log time
@@ -331,7 +333,7 @@ def slate_ips(log: SlateLog, target: Propensities) -> np.ndarray:
 
 def slate_snips(log: SlateLog, target: Propensities) -> np.ndarray:
     """As :func:`slate_ips`, self-normalised (Swaminathan & Joachims 2015)."""
-    return _self_normalised(cascade_weights(log, target)[..., -1:], log.reward)
+    return self_normalised(cascade_weights(log, target)[..., -1:], log.reward, axis=-2).sum(axis=-1)
 
 
 def item_position(log: SlateLog, target: Propensities) -> np.ndarray:
@@ -345,7 +347,7 @@ def item_position(log: SlateLog, target: Propensities) -> np.ndarray:
 
 def item_position_sn(log: SlateLog, target: Propensities) -> np.ndarray:
     """As :func:`item_position`, self-normalised at each position."""
-    return _self_normalised(place_weights(log, target), log.reward)
+    return self_normalised(place_weights(log, target), log.reward, axis=-2).sum(axis=-1)
 
 
 def position_based(log: SlateLog, target: Propensities) -> np.ndarray:
@@ -369,7 +371,7 @@ def rips(log: SlateLog, target: Propensities) -> np.ndarray:
 
 def rips_sn(log: SlateLog, target: Propensities) -> np.ndarray:
     """As :func:`rips`, self-normalised at each position, as McInerney et al. (2020) propose it."""
-    return _self_normalised(cascade_weights(log, target), log.reward)
+    return self_normalised(cascade_weights(log, target), log.reward, axis=-2).sum(axis=-1)
 
 
 def cascade_dr(log: SlateLog, target: Propensities) -> np.ndarray:
@@ -417,18 +419,6 @@ WEIGHTS: Mapping[str, SlateEstimator] = MappingProxyType(
         "IIPS, self-normalised": place_weights,
     }
 )
-
-
-def _self_normalised(weight: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Terms of ``sum_p sum(w_p x_p) / sum(w_p)`` by the delta method, from (..., n, k)."""
-    mean = weight.mean(axis=-2, keepdims=True)
-    if (mean == 0).any():
-        raise ValueError(
-            "all weights of a position are 0: the target policy never makes the logged lists; "
-            "evaluate a policy closer to the logging one"
-        )
-    ratio = (weight * value).mean(axis=-2, keepdims=True) / mean
-    return (ratio + weight * (value - ratio) / mean).sum(axis=-1)
 
 
 def _require_same(log: SlateLog, target: Propensities) -> None:

@@ -38,9 +38,9 @@ LEVELS = (
     {"metrics", "slate", "features", "world", "abtest", "rules", "weather", "proof", "clicks"}
     | {"movielens", "comoda", "filmtrust", "lastfm", "camra2011", "sentences"},
     {"choices", "steps", "trust", "synthetic", "sources", "lifts", "cohorts", "panels"}
-    | {"delivery", "power", "sequential", "interleaving", "off_policy", "slate_policies"},
+    | {"delivery", "power", "sequential", "interleaving", "off_policy"},
     {"models", "ranking", "scales", "multipliers", "splits", "ratings", "group_metrics"}
-    | {"strategies", "member_weights", "newcomers"},
+    | {"strategies", "member_weights", "newcomers", "slate_policies"},
     {"context", "planted", "evaluate", "influence", "social", "opinions", "fairness"}
     | {"personal", "live", "logs"},
     {"explain", "moves", "notifications", "groups", "comparisons"},

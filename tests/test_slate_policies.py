@@ -464,5 +464,5 @@ def test_targets_are_of_the_same_lists(name: str) -> None:
 def test_nothing_in_common_is_said() -> None:
     log, target = by_hand()
     never = replace(target, steps=np.full((2, 2), -np.inf))
-    with pytest.raises(ValueError, match="all weights of a position are 0"):
+    with pytest.raises(ValueError, match="weights are all 0"):
         rips_sn(log, never)
