@@ -45,7 +45,8 @@ POPULAR, BASE = "Popular", "base"
 CONTEXT, FRIENDS, BOTH = "+ context", "+ friends", "+ both"
 PERSONAL, PLACEBO = "personal", "placebo"
 PEOPLE, GROUPS = "people", "groups"
-METRICS = ("ndcg", "hr")
+ORDER = (POPULAR, BASE, CONTEXT, FRIENDS, BOTH, PERSONAL, PLACEBO)
+METRICS = ("ndcg",)
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ class Ablation:
     ----------
     case : Case
     base : str
-        The model under all variants, chosen within what is learned from.
+        The model under all variants, chosen within what is learned from; where folds chose several,
+        all of them.
     dimensions : tuple of str
         Of the moment.
     friends : str
@@ -189,7 +191,7 @@ def ablate(
     Returns
     -------
     Ablation
-        In nDCG and hit rate at ``settings.k``, a value for each request.
+        In nDCG at ``settings.k``, a value for each request.
 
     Raises
     ------
@@ -208,70 +210,65 @@ def ablate(
     settings, data = settings or Settings(), case.data
     names = case.dimensions()
     questions = _questions(case, names, settings, asked, size)
-    train = questions[0][0].train
-    tried, ranked, _ = rank_bases(train, settings)
-    base = tried[ranked[0]]
-    context = choose_context(base, train, names, settings) if names else None
     half_life = HALF_LIFE if case.ordered else None
     friends = FriendBoost(half_life=half_life) if data.friends is not None else None
-    stages = {POPULAR: Popular()} | variants(base, context, friends)
-    values = _ask_all(stages, questions, settings, case.ordered, n_jobs)
+    bases, work = [], []
+    for asked_of in questions:
+        train = _train(asked_of)
+        tried, ranked, _ = rank_bases(train, settings)
+        bases.append(ranked[0])
+        base = tried[ranked[0]]
+        context = choose_context(base, train, names, settings) if names else None
+        stages = {POPULAR: Popular()} | variants(base, context, friends)
+        work += _work(stages, asked_of, settings, case.ordered)
+    values = _ask_all(work, n_jobs)
     drawn = simulated(data, ("user_connections",), "friend_id")
     come = "" if friends is None else "simulated" if drawn else "observed"
-    return Ablation(case, ranked[0], names, come, values)
+    return Ablation(case, ", ".join(dict.fromkeys(bases)), names, come, values)
 
 
-def _ask_all(
-    stages: Mapping[str, Stage],
-    questions: Sequence[tuple[Split, Split | None]],
-    settings: Settings,
-    timed: bool,
-    n_jobs: int,
-) -> pd.DataFrame:
-    """Ask all stages, and the fullest again where it learns nothing true."""
+def _work(
+    stages: Mapping[str, Stage], asked_of: Mapping[str, Split], settings: Settings, timed: bool
+) -> list[tuple]:
+    """What :func:`_ask` is to do: all stages, and the fullest where it learns nothing true."""
     fullest = next((stages[name] for name in (BOTH, CONTEXT, FRIENDS) if name in stages), None)
     work = []
     for seed in settings.seeds:
-        for people, groups in questions:
-            how = seed, settings.k, timed
-            work += [
-                delayed(_ask)(name, stage, people, groups, *how) for name, stage in stages.items()
-            ]
-            if fullest is not None:
-                work.append(delayed(_ask)(PLACEBO, fullest, *_blind(people, groups, seed), *how))
+        how = seed, settings.k, timed
+        work += [(name, stage, asked_of, *how) for name, stage in stages.items()]
+        if fullest is not None:
+            train = misled(_train(asked_of), seed)
+            blind = {who: replace(split, train=train) for who, split in asked_of.items()}
+            work.append((PLACEBO, fullest, blind, *how))
+    return work
+
+
+def _train(asked_of: Mapping[str, Split]) -> Dataset:
+    """What is learned from by those who are asked together."""
+    return next(iter(asked_of.values())).train
+
+
+def _ask_all(work: Sequence[tuple], n_jobs: int) -> pd.DataFrame:
+    """Ask, side by side; models in the order of :data:`ORDER`."""
     with threadpool_limits(1, "blas"):
-        jobs = Parallel(n_jobs, return_as="generator")(work)
+        jobs = Parallel(n_jobs, return_as="generator")(delayed(_ask)(*each) for each in work)
         frames = list(tqdm(jobs, total=len(work), desc="variants"))
     values = pd.concat(frames, ignore_index=True)
-    order = {name: place for place, name in enumerate([*stages, PLACEBO])}
-    by = {"key": lambda name: name.map(order), "kind": "stable", "ignore_index": True}
+    by = {"key": lambda name: name.map(ORDER.index), "kind": "stable", "ignore_index": True}
     return values.sort_values("model", **by)
 
 
-def _blind(people: Split, groups: Split | None, seed: int) -> tuple[Split, Split | None]:
-    """Ask the same of what is learned from data that mislead; the same where it was the same."""
-    blind = replace(people, train=misled(people.train, seed))
-    if groups is None:
-        return blind, None
-    same = groups.train is people.train
-    return blind, replace(groups, train=blind.train if same else misled(groups.train, seed))
-
-
 def _ask(
-    name: str, stage: Stage, people: Split, groups: Split | None, seed: int, k: int, timed: bool
+    name: str, stage: Stage, asked_of: Mapping[str, Split], seed: int, k: int, timed: bool
 ) -> pd.DataFrame:
-    """Ask for people and for groups; where both learn from the same data, they learn once."""
-    step = chain(with_seed(stage, seed)).fit(people.train)
-    asked: dict[str, tuple[Stage, Split]] = {PEOPLE: (chain(step), people)}
-    if groups is not None:
-        member = chain(step) if groups.train is people.train else stage
-        asked[GROUPS] = ForGroups(member, Average(), Standardised(), k=k), groups
-    return pd.concat(
-        _described(measure([run(name, each, split, seed, k)], METRICS), split, timed).assign(
-            who=who
-        )
-        for who, (each, split) in asked.items()
-    )
+    """Learn once, then ask for people and for groups."""
+    step = chain(chain(with_seed(stage, seed)).fit(_train(asked_of)))
+    stages = {PEOPLE: step, GROUPS: ForGroups(step, Average(), Standardised(), k=k)}
+    frames = []
+    for who, split in asked_of.items():
+        values = measure([run(name, stages[who], split, seed, k)], METRICS)
+        frames.append(_described(values, split, timed).assign(who=who))
+    return pd.concat(frames)
 
 
 def _described(values: pd.DataFrame, split: Split, timed: bool) -> pd.DataFrame:
@@ -297,13 +294,16 @@ def misled(train: Dataset, seed: int) -> Dataset:
 
 def _questions(
     case: Case, names: Sequence[str], settings: Settings, asked: int, size: int
-) -> list[tuple[Split, Split | None]]:
-    """What people are asked for, and groups: households with rows once, whatever the folds."""
+) -> list[dict[str, Split]]:
+    """What people and groups are asked for, by what is learned from.
+
+    Households with rows learn from other data than people do, whose copies are taken out.
+    """
     splits = _splits(case, names, settings, asked)
     if not len(case.rows):
-        return [(split, _together(split, size)) for split in splits]
+        return [{PEOPLE: split, GROUPS: _together(split, size)} for split in splits]
     households = _households(case, names, settings, asked)
-    return [(splits[0], households), *((split, None) for split in splits[1:])]
+    return [*({PEOPLE: split} for split in splits), {GROUPS: households}]
 
 
 def _splits(case: Case, names: Sequence[str], settings: Settings, asked: int) -> list[Split]:

@@ -342,7 +342,7 @@ class Comparison:
         Cohen's d_z: the mean of the differences over their standard deviation. 0 where all are 0,
         infinite where all are another equal number.
     p_permutation : float
-        Whether the difference is 0: two-sided, from flipped signs.
+        Whether differences are symmetric around 0: two-sided, from flipped signs.
     p_sign : float
         Whether as many users gain as lose: two-sided, from the binomial distribution.
     wins, losses, ties : int
@@ -494,9 +494,17 @@ def _all_sums(sizes: np.ndarray) -> np.ndarray:
 
 def _drawn_sums(sizes: np.ndarray, flips: int, seed: int) -> np.ndarray:
     """Absolute sums under random signs."""
-    count, mean, variance = _bins(sizes)
     rng = np.random.default_rng([seed, 1])  # not the numbers that users are resampled with
-    noise, total = rng.standard_normal(flips), np.empty(flips)
+    total = np.empty(flips)
+    if len(sizes) <= BINS:  # a bit is a sign
+        width = -(-len(sizes) // 8)
+        for rows in _chunks(flips, len(sizes)):
+            drawn = rng.integers(256, size=(rows.stop - rows.start, width), dtype=np.uint8)
+            bits = np.unpackbits(drawn, axis=1)[:, : len(sizes)]
+            total[rows] = 2 * (bits @ sizes) - sizes.sum()
+        return np.abs(total)
+    count, mean, variance = _bins(sizes)
+    noise = rng.standard_normal(flips)
     for rows in _chunks(flips, len(count)):
         up = rng.binomial(count, 0.5, size=(rows.stop - rows.start, len(count)))
         # Which of a bin are flipped is drawn without replacement: the variance of their sum.

@@ -13,6 +13,7 @@ from firetv.abtest import CELLS, clustered_interval, paired_test
 from firetv.evaluate import Unit, by_request, by_user
 
 ALPHA = 0.05
+FLIPS = 99_999  # of signs: corrected p-values are multiples of p, and so are their errors
 FEWEST = 10  # users of a segment that an interval needs
 ROUNDING = 1e-12  # differences below it are of the order of summation only
 INDEX = ["user", "seed", "split", "request"]
@@ -76,7 +77,7 @@ def _test(difference: np.ndarray, users: np.ndarray, seed: int, unit: Unit) -> d
     each = np.where(np.abs(each) < ROUNDING, 0.0, each)
     if len(each) and np.ptp(each) < ROUNDING:
         each = np.full(len(each), each.mean())
-    tested = paired_test(each, np.zeros(len(each)), seed)
+    tested = paired_test(each, np.zeros(len(each)), seed, flips=FLIPS)
     interval = tested.difference
     if unit == "request":
         interval = clustered_interval(difference, users, seed)
@@ -144,9 +145,10 @@ class Segments:
         looks = len(self.rows)
         chance = 1 - (1 - ALPHA) ** looks
         return (
-            f"{looks} segments were looked at: were the difference zero in all, at least one "
-            f"interval would still exclude zero with a probability of about {chance:.0%}. Trust a "
-            "segment only where the interaction holds after correction, and test it on new data."
+            f"{looks} segments were looked at: were the difference zero in all, and the segments "
+            f"independent, one interval or more would still exclude zero with a probability of "
+            f"{chance:.0%}. Trust a segment only where the interaction holds after correction, and "
+            "test it on new data."
         )
 
 

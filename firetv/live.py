@@ -74,8 +74,8 @@ class Viewers:
     fatigue : float
         Log-odds that a title loses with each showing that was not clicked.
     satiation : float
-        Log-odds that a title loses with each recent viewing of its genres; below 0 people want
-        more of the same.
+        Log-odds that a title loses with each recent viewing of its genres, which is all the
+        novelty that people look for; below 0 they want more of the same. No title is watched twice.
     memory : float
         Days after which a showing, or a viewing's genres, count half.
 

@@ -403,8 +403,8 @@ class Diagnostics:
         if self.top_share > TOP_HEAVY or self.largest_share > ONE_HEAVY:
             found += [
                 f"{TOP:.0%} of the requests hold {self.top_share:.0%} of all weight, one alone "
-                f"{self.largest_share:.0%}: intervals are too narrow; prefer DR, or switch-DR, "
-                "which is biased but steadier"
+                f"{self.largest_share:.0%}: intervals are too narrow; prefer SNIPS or SNDR, which "
+                "are steadier, and log more"
             ]
         if self.mean_p < MEAN_ALPHA:
             found += [
@@ -414,7 +414,7 @@ class Diagnostics:
         if self.unsupported > UNSEEN:
             found += [
                 f"{self.unsupported:.1%} of the target's choices were less likely than anything "
-                "logged: nothing is known of them; let the logging policy explore more"
+                "logged: next to nothing is known of them; let the logging policy explore more"
             ]
         return tuple(found)
 

@@ -281,7 +281,7 @@ def aa_check(
     values : float array of shape (n_users,) or (n_users, 2)
         For "split", one value per user: users are dealt to two arms of equal size, and Welch's
         test compares them. For "paired", the values of two pipelines: their labels are swapped
-        for half of the users at random, then tested by t, flipped signs, signs and the BCa
+        for each user by the toss of a coin, then tested by t, flipped signs, signs and the BCa
         interval. Swapping makes the differences symmetric, so that a skewed alternative is not
         tried. Users with a NaN are left out.
     seed : int

@@ -324,7 +324,7 @@ def test_bad_overlap_is_not() -> None:
         "1%",
     ]
     assert "log more" in found.warnings[0]
-    assert "switch-DR" in found.warnings[1]
+    assert "SNIPS" in found.warnings[1]
 
 
 def test_wrong_propensities_are_seen() -> None:
