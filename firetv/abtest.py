@@ -440,14 +440,14 @@ def _standardised(mean: float, deviation: float) -> float:
     return float(mean / deviation if deviation > 0 else np.copysign(np.inf, mean))
 
 
-def sign_p(wins: np.ndarray | int, moved: int) -> np.ndarray:
+def sign_p(wins: np.ndarray | int, moved: np.ndarray | int) -> np.ndarray:
     """Two-sided p-values of the sign test.
 
     Parameters
     ----------
     wins : int, or int array of any shape
         Users whose difference is above 0.
-    moved : int
+    moved : int, or int array of that shape
         Users whose difference is not 0.
 
     Returns

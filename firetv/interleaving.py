@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from firetv.abtest import Interval
+from firetv.abtest import Interval, sign_p
 from firetv.clicks import ClickModel
 
 DESIGNS = ("A/B", "team draft", "probabilistic")
@@ -379,5 +379,5 @@ def _welch(number: np.ndarray, arm: np.ndarray, sizes: np.ndarray) -> np.ndarray
 def _signs(credit: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Verdicts of the sign test on the first requests of each replication."""
     wins, losses = ((s * credit > TIE).cumsum(axis=1)[:, sizes - 1] for s in (1, -1))
-    p = np.minimum(1, 2 * stats.binom.cdf(np.minimum(wins, losses), wins + losses, 0.5))
+    p = sign_p(wins, wins + losses)
     return np.where(p < ALPHA, np.sign(wins - losses), 0.0)
