@@ -21,10 +21,17 @@ from firetv.choices import later_slice, some
 from firetv.context import ContextBoost
 from firetv.data import Dataset
 from firetv.evaluate import measure, permuted_moments, run, run_all, with_moments
-from firetv.features import genres
 from firetv.groups import ForGroups
 from firetv.households import household_members, without
-from firetv.layers import LeftOut, Settings, only, rank_bases, simulated
+from firetv.layers import (
+    LeftOut,
+    Settings,
+    group_rows,
+    learned_context,
+    only,
+    rank_bases,
+    simulated,
+)
 from firetv.models import Popular
 from firetv.moments import UTC_CLOCK, describe_of
 from firetv.multipliers import FEWEST
@@ -87,10 +94,7 @@ class Case:
     @property
     def rows(self) -> np.ndarray:
         """User codes of groups that are users themselves."""
-        if self.data.groups is None:
-            return np.empty(0, int)
-        codes = self.data.user_ids.get_indexer(self.data.groups["group_id"].unique())
-        return codes[codes >= 0]
+        return group_rows(self.data)
 
 
 @dataclass(frozen=True)
@@ -152,10 +156,8 @@ def choose_context(
     Both are tried on the last events of what is learned from; where these are too few, it is genres
     alone.
     """
-    known = [name for name in dimensions if name in DIMENSIONS]  # the data's own count anyway
-    families = ("genre",) if genres(train).names else ()
-    plain = ContextBoost("learned", known, families)
-    rich = replace(plain, items=True, joint=True)
+    rich = learned_context(train, dimensions)
+    plain = replace(rich, items=False, joint=False)
     try:
         earlier, late = later_slice(train, settings.test_share)
         late = some(late, MOST_TRIED, np.random.default_rng(0))
@@ -388,7 +390,7 @@ def _households(case: Case, names: Sequence[str], settings: Settings, asked: int
         late, data = events[events["timestamp"] >= cut], data.until(cut)
     else:
         late = events[rng.random(len(events)) < settings.test_share]
-    late = late.iloc[np.sort(rng.permutation(len(late))[:asked])]
+    late = some(late, asked, rng)
     people = household_members(data)
     train = without(data, late["user"].to_numpy(), late["item"].to_numpy())
     train = train.keep(~train.interactions["user"].isin(case.rows).to_numpy())

@@ -128,7 +128,7 @@ def mean_intervals(
     deviation = np.where(np.ptp(values, axis=0) > 0, values - mean, 0.0)
     rng, size = np.random.default_rng(seed), len(values)
     shifts = np.empty((resamples, values.shape[1]))
-    for rows in _chunks(resamples, size):
+    for rows in chunks(resamples, size, CELLS):
         draws = rng.integers(size, size=(rows.stop - rows.start, size))
         draws += size * np.arange(len(draws))[:, np.newaxis]
         counts = np.bincount(draws.ravel(), minlength=draws.size).reshape(draws.shape)
@@ -257,7 +257,7 @@ def _binned_bca(
     deviation = values - mean
     bins = _bins(deviation)
     noise, shifts = rng.standard_normal(resamples), np.empty(resamples)
-    for rows in _chunks(resamples, len(bins.count)):
+    for rows in chunks(resamples, len(bins.count), CELLS):
         counts = rng.multinomial(size, bins.count / size, size=rows.stop - rows.start)
         within = noise[rows] * np.sqrt(counts @ bins.variance)
         shifts[rows] = (counts @ bins.mean + within) / size
@@ -284,10 +284,16 @@ def _bca_bounds(
     return low, high
 
 
-def _chunks(total: int, cells: int) -> Iterator[slice]:
-    """Slices of rows that have some cells each, so that few enough are held at once."""
-    step = max(1, CELLS // cells)
+def chunks(total: int, cells: int, most: int) -> Iterator[slice]:
+    """Slices of rows that have some cells each, so that at most so many are held at once."""
+    step = max(1, most // cells)
     return (slice(start, min(start + step, total)) for start in range(0, total, step))
+
+
+def share_interval(hits: int, n: int, confidence: float = 0.95) -> Interval:
+    """Share of hits among n, with its exact interval (Clopper & Pearson 1934)."""
+    low, high = stats.binomtest(hits, n).proportion_ci(confidence)
+    return Interval(hits / n, float(low), float(high), n)
 
 
 def require_finite(values: np.ndarray) -> None:
@@ -498,14 +504,14 @@ def _drawn_sums(sizes: np.ndarray, flips: int, seed: int) -> np.ndarray:
     total = np.empty(flips)
     if len(sizes) <= BINS:  # a bit is a sign
         width = -(-len(sizes) // 8)
-        for rows in _chunks(flips, len(sizes)):
+        for rows in chunks(flips, len(sizes), CELLS):
             drawn = rng.integers(256, size=(rows.stop - rows.start, width), dtype=np.uint8)
             bits = np.unpackbits(drawn, axis=1)[:, : len(sizes)]
             total[rows] = 2 * (bits @ sizes) - sizes.sum()
         return np.abs(total)
     count, mean, variance = _bins(sizes)
     noise = rng.standard_normal(flips)
-    for rows in _chunks(flips, len(count)):
+    for rows in chunks(flips, len(count), CELLS):
         up = rng.binomial(count, 0.5, size=(rows.stop - rows.start, len(count)))
         # Which of a bin are flipped is drawn without replacement: the variance of their sum.
         spread = (4 * up * (count - up) / np.maximum(count - 1, 1)) @ variance

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
-from firetv.abtest import CELLS, clustered_interval, paired_test
+from firetv.abtest import CELLS, chunks, clustered_interval, paired_test
 from firetv.evaluate import Unit, by_request, by_user
 
 ALPHA = 0.05
@@ -92,14 +92,13 @@ def _test(difference: np.ndarray, users: np.ndarray, seed: int, unit: Unit) -> d
     }
 
 
-def corrected(tests: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
+def corrected(tests: pd.DataFrame) -> pd.DataFrame:
     """Correct the p-values of a family of tests, all that were made, for their number.
 
     Parameters
     ----------
     tests : DataFrame
         With a column ``p``.
-    alpha : float
 
     Returns
     -------
@@ -112,7 +111,7 @@ def corrected(tests: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
     >>> corrected(pd.DataFrame({"p": [0.01, 0.04, 0.03]}))[["holm", "bh"]].round(2).values.tolist()
     [[0.03, 0.03], [0.06, 0.04], [0.06, 0.04]]
     """
-    holm, bh = (multipletests(tests["p"], alpha, name)[1] for name in ("holm", "fdr_bh"))
+    holm, bh = (multipletests(tests["p"], method=name)[1] for name in ("holm", "fdr_bh"))
     return tests.assign(holm=holm, bh=bh)
 
 
@@ -243,10 +242,11 @@ def _interaction(cut: pd.DataFrame, name: str, seed: int) -> float:
     cell = user * shape[1] + segment
     sizes = np.bincount(cell, minlength=np.prod(shape)).reshape(shape)
     left = np.bincount(cell, difference - difference.mean(), np.prod(shape)).reshape(shape)
-    rng, step, drawn = np.random.default_rng(seed), max(1, CELLS // len(left)), []
-    for start in range(0, DRAWS, step):
-        draws = min(step, DRAWS - start), len(left)
-        drawn.append(_wald(rng.choice([-1.0, 1.0], draws), left, sizes))
+    rng = np.random.default_rng(seed)
+    drawn = [
+        _wald(rng.choice([-1.0, 1.0], (part.stop - part.start, len(left))), left, sizes)
+        for part in chunks(DRAWS, len(left), CELLS)
+    ]
     observed = _wald(np.ones((1, len(left))), left, sizes)[0]
     extreme = np.count_nonzero(np.concatenate(drawn) >= observed * (1 - 1e-9))
     return (1 + extreme) / (1 + DRAWS)

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from firetv.abtest import Interval, sign_p
+from firetv.abtest import Interval, chunks, share_interval, sign_p
 from firetv.clicks import ClickModel
 
 DESIGNS = ("A/B", "team draft", "probabilistic")
@@ -236,10 +236,8 @@ def preference(
     n = wins + losses
     if not n:
         return Preference(Interval(0.5, 0.0, 1.0, 0), 1.0, 0, 0, len(credit))
-    test = stats.binomtest(wins, n)
-    low, high = test.proportion_ci(confidence)
-    share = Interval(wins / n, float(low), float(high), n)
-    return Preference(share, float(test.pvalue), wins, losses, len(credit) - n)
+    share = share_interval(wins, n, confidence)
+    return Preference(share, float(sign_p(wins, n)), wins, losses, len(credit) - n)
 
 
 # ------------------------------------------------------------------ how much traffic
@@ -293,19 +291,17 @@ def sensitivity(
     if right == 0:
         raise ValueError("both rankings get equal clicks: compare two of which one is better")
     sizes, rng = np.unique(requests), np.random.default_rng(seed)
-    step = max(1, CELLS // int(sizes[-1] * a.shape[1]))
     found = [
-        _replicate(attraction, a, b, model, sizes, min(step, replications - start), tau, rng)
-        for start in range(0, replications, step)
+        _replicate(attraction, a, b, model, sizes, rows.stop - rows.start, tau, rng)
+        for rows in chunks(replications, int(sizes[-1] * a.shape[1]), CELLS)
     ]
     verdicts = np.concatenate(found, axis=1) * right  # (designs, replications, sizes)
     rows = []
     for design, of_design in zip(DESIGNS, verdicts, strict=True):
         for size, each in zip(sizes.tolist(), of_design.T, strict=True):
-            hits = int((each > 0).sum())
-            low, high = stats.binomtest(hits, replications).proportion_ci()
-            share = hits / replications
-            rows.append((design, size, share, low, high, (each < 0).mean()))
+            share = share_interval(int((each > 0).sum()), replications)
+            row = design, size, share.value, share.low, share.high, (each < 0).mean()
+            rows.append(row)
     return pd.DataFrame(rows, columns=["design", "requests", "detected", "low", "high", "wrong"])
 
 

@@ -285,7 +285,7 @@ class Bench:
     @classmethod
     def of(cls, data: Dataset, settings: Settings) -> Bench:
         """Cut the data, and choose a base on a validation part of what is learned from."""
-        whole, rows = _split(data, settings.test_share), _rows(data)
+        whole, rows = _split(data, settings.test_share), group_rows(data)
         split = _of_people(whole, rows)
         _check_people(split.requests["user"])
         tried, names, why = rank_bases(split.train, settings)
@@ -346,7 +346,7 @@ def rank_bases(train: Dataset, settings: Settings) -> tuple[dict[str, Stage], li
     return tried, names, f"the best of {len(names)} on a part of what is learned from"
 
 
-def _rows(data: Dataset) -> np.ndarray:
+def group_rows(data: Dataset) -> np.ndarray:
     """User codes of groups that are users themselves."""
     if data.groups is None:
         return np.empty(0, int)
@@ -433,9 +433,7 @@ def _context(bench: Bench) -> Layer:
     late = some(answerable(late, train), MOST_ASKED, np.random.default_rng(0))
     split = each_event(f"{bench.split.name}, each event", train, late)
     _check_people(split.requests["user"])
-    known = [name for name in names if name in DIMENSIONS]  # the data's own count anyway
-    families = ("genre",) if genres(train).names else ()
-    boost = ContextBoost("learned", known, families, items=True, joint=True)
+    boost = learned_context(train, names)
     models = {bench.name: bench.base, CONTEXT: chain(bench.base, boost)}
     people = split.requests["user"].nunique()
     return Layer(
@@ -445,6 +443,13 @@ def _context(bench: Bench) -> Layer:
         [(CONTEXT, bench.name), (PLACEBO, bench.name)],
         "request",
     )
+
+
+def learned_context(train: Dataset, names: Sequence[str]) -> ContextBoost:
+    """Lifts of genres, of single titles and of past moments in some dimensions."""
+    known = [name for name in names if name in DIMENSIONS]  # the data's own count anyway
+    families = ("genre",) if genres(train).names else ()
+    return ContextBoost("learned", known, families, items=True, joint=True)
 
 
 def _marked(name: str, drawn: bool) -> str:

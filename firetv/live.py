@@ -368,9 +368,7 @@ class _Crowd:
 
     def liking(self, here: np.ndarray, items: np.ndarray) -> np.ndarray:
         """How much they would like each title, from 0 to 1, (R, k)."""
-        truth = self.setting.truth
-        taste = truth.user_taste[self.users[here]]
-        match = np.einsum("nd,nkd->nk", taste, truth.item_taste[items])
+        match = self.setting.truth.match(self.users[here], items)
         return expit(COMPLETION["intercept"] + COMPLETION["slope"] * np.log(match))
 
     def remember(

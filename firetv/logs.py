@@ -9,7 +9,7 @@ one that made the logs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from scipy.special import logit, softmax
 from statsmodels.stats.proportion import proportion_confint
 
 from firetv import off_policy, slate_policies
+from firetv.abtest import chunks
 from firetv.clicks import ClickModel, PositionBased
 from firetv.off_policy import Estimator, Log, bounds, effective_size, fit_rewards
 from firetv.slate_policies import PlackettLuce, SlateEstimator, SlateLog
@@ -154,7 +155,7 @@ def simulate(
     size = n * population.appeal.shape[1]
     index_rng, action_rng, reward_rng = np.random.default_rng(seed).spawn(3)
     found = np.empty((4, len(targets), len(estimators), replications))
-    for part in _parts(replications, size):
+    for part in chunks(replications, size, CELLS):
         index = index_rng.integers(len(logging), size=(part.stop - part.start, n))
         action = _draw(logging, index, action_rng)
         reward = (reward_rng.random(index.shape) < population.appeal[index, action]).astype(float)
@@ -216,7 +217,7 @@ def simulate_rankings(
     weigh = [slate_policies.WEIGHTS.get(e, slate_policies.cascade_weights) for e in estimators]
     rngs = np.random.default_rng(seed).spawn(3)
     found = np.empty((4, len(policies), len(estimators), replications))
-    for part in _parts(replications, n * k * population.appeal.shape[1]):
+    for part in chunks(replications, n * k * population.appeal.shape[1], CELLS):
         index = rngs[0].integers(len(population.appeal), size=(part.stop - part.start, n))
         log = _shown(population, logging, places[0], index, clicks, model.examination(k), rngs)
         for i, policy in enumerate(policies):
@@ -282,7 +283,7 @@ def _exact(
     """Expected clicks under each policy, and expected share of effective requests, by all lists."""
     n, a = population.appeal.shape
     value, square = np.zeros((2, len(policies)))
-    for part in _parts(n, a**k):
+    for part in chunks(n, a**k, CELLS):
         slates, base = _at(logging, part).enumerate(k)
         attraction = population.appeal[part][:, slates]
         earned = clicks.expected(attraction.reshape(-1, k)).sum(axis=1).reshape(base.shape)
@@ -291,12 +292,6 @@ def _exact(
             value[i] += np.vdot(chance, earned) / n
             square[i] += (chance**2 / base).sum() / n
     return value, 1 / square
-
-
-def _parts(total: int, cells: int) -> Iterator[slice]:
-    """Slices of replications that have some cells each, so that few enough are held at once."""
-    step = max(1, CELLS // cells)
-    return (slice(start, min(start + step, total)) for start in range(0, total, step))
 
 
 def _require_study(replications: int, *temperatures: float) -> None:

@@ -17,7 +17,7 @@ from scipy.special import log_softmax
 
 from firetv.choices import Choices, conditional_logit
 from firetv.data import Dataset
-from firetv.scales import LEAST_SCALE, Scales, later_choices
+from firetv.scales import Scales, factors, later_choices
 from firetv.slate import Chain, Slate, Stage, Step, chain
 
 FAMILIES = ("context", "friends")
@@ -270,14 +270,7 @@ class Personal:
             deviations[found.users] = found.means
         common = dict(zip(choices.names, weights, strict=True))
         table = np.maximum([common[name] for name in own] + deviations, 0).astype(np.float32)
-        spread = choices.features[choices.valid].std(axis=0, dtype=np.float64)
-        least = np.divide(LEAST_SCALE, spread, out=np.zeros_like(spread), where=spread > 0)
-        base = {
-            name: float(max(common[name], floor))
-            for name, floor in zip(choices.names, least, strict=True)
-            if name not in own and floor > 0  # else it is a part of others, such as strangers
-        }
-        return PersonalStep(Scales(base), tuple(own), table)
+        return PersonalStep(Scales(factors(choices, weights, own)), tuple(own), table)
 
     def _summed(self, choices: Choices) -> Choices:
         """Add the parts of each family up."""

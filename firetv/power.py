@@ -14,9 +14,11 @@ from firetv.abtest import (
     LARGE,
     RESAMPLES,
     Interval,
+    chunks,
     mean_intervals,
     require_finite,
     require_share,
+    share_interval,
     sign_flip_p,
     sign_p,
 )
@@ -314,18 +316,18 @@ def aa_check(
         raise ValueError(f"{replications} replications: pass at least 1, better 1000")
     values = _aa_values(np.asarray(values, float), design)
     reject = _reject_split if design == "split" else _reject_paired
-    step = max(1, CELLS // max(len(values), RESAMPLES))  # a replication has that many means
-    sizes = [min(step, replications - done) for done in range(0, replications, step)]
-    parts = [reject(values, size, alpha, [seed, part]) for part, size in enumerate(sizes)]
+    cells = max(len(values), RESAMPLES)  # a replication has that many means
+    parts = [
+        reject(values, rows.stop - rows.start, alpha, [seed, part])
+        for part, rows in enumerate(chunks(replications, cells, CELLS))
+    ]
     rates = {name: _rate(np.concatenate([part[name] for part in parts])) for name in parts[0]}
     return AACheck(design, alpha, len(values), rates)
 
 
 def _rate(rejected: np.ndarray) -> Interval:
     """Share of replications that are rejected, with its exact interval."""
-    found = stats.binomtest(int(rejected.sum()), len(rejected))
-    low, high = found.proportion_ci()
-    return Interval(float(found.statistic), float(low), float(high), len(rejected))
+    return share_interval(int(rejected.sum()), len(rejected))
 
 
 def _aa_values(values: np.ndarray, design: Design) -> np.ndarray:

@@ -6,7 +6,7 @@ events of the training data, which neither base nor re-ranker have seen then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,15 +102,22 @@ def learn_scales(
         # What that many parameters must gain by the Bayesian information criterion.
         if gain <= ours.sum() / 2 * np.log(len(choices.features)):
             weights = others
+    own_names = {name for name, mine in zip(choices.names, ours, strict=True) if mine}
+    owns = {n: float(w) for n, w in zip(choices.names, weights, strict=True) if n in own_names}
+    return Scales(factors(choices, weights, own_names), owns)
+
+
+def factors(choices: Choices, weights: np.ndarray, own: Collection[str]) -> dict[str, float]:
+    """Factors on parts that are not one's own: their weights, or what keeps their order at least.
+
+    A part that never varies has none: it is a part of others, such as strangers.
+    """
     deviations = choices.features[choices.valid].std(axis=0, dtype=np.float64)
-    upstreams, owns = {}, {}
-    found = zip(choices.names, weights, deviations, ours, strict=True)
-    for name, weight, deviation, mine in found:
-        if mine:
-            owns[name] = float(weight)
-        elif deviation > 0:  # else it is a part of others, such as strangers
-            upstreams[name] = float(max(weight, LEAST_SCALE / deviation))
-    return Scales(upstreams, owns)
+    return {
+        name: float(max(weight, LEAST_SCALE / deviation))
+        for name, weight, deviation in zip(choices.names, weights, deviations, strict=True)
+        if name not in own and deviation > 0
+    }
 
 
 def _without(choices: Choices, ours: np.ndarray) -> np.ndarray:

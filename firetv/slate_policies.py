@@ -41,6 +41,7 @@ from types import MappingProxyType
 import numpy as np
 from scipy.special import log_softmax
 
+from firetv.abtest import chunks
 from firetv.off_policy import self_normalised
 
 CELLS = 2_000_000  # numbers of a race held at once
@@ -140,8 +141,8 @@ class PlackettLuce:
         slowest = np.logaddexp.reduce(np.sort(log_rate, axis=1)[:, : a - k + 1], axis=1)
         end = np.log(SURVIVES) - slowest.min()
         log_time = np.arange(START, end + STEP, STEP)
-        size = max(1, CELLS // (len(log_time) * a * k))
-        parts = [_race(part, log_time, k) for part in _chunks(log_rate, size)]
+        rows = chunks(len(log_rate), len(log_time) * a * k, CELLS)
+        parts = [_race(log_rate[part], log_time, k) for part in rows]
         return np.concatenate(parts).reshape(*self.scores.shape, k)
 
     def enumerate(self, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -204,10 +205,6 @@ class PlackettLuce:
         twice = np.count_nonzero((np.diff(ordered, axis=-1) == 0).any(axis=-1))
         if twice:
             raise ValueError(f"{twice} slates show a title twice: lists are without replacement")
-
-
-def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _race(log_rate: np.ndarray, log_time: np.ndarray, k: int) -> np.ndarray:

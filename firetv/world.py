@@ -231,6 +231,10 @@ class Truth:
         weight *= lift[:, self.item_class]
         return weight / weight.sum(axis=1, keepdims=True)
 
+    def match(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """How well titles (n, K) suit the tastes of users (n,), 1 on average: (n, K)."""
+        return np.einsum("nd,nkd->nk", self.user_taste[users], self.item_taste[items])
+
     def appeal(self, users: np.ndarray, contexts: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Probability that people watch titles that they look at, in a moment.
 
@@ -251,7 +255,7 @@ class Truth:
         float array of shape (n, K)
         """
         items = np.broadcast_to(items, (len(users), items.shape[-1]))
-        match = np.einsum("nd,nkd->nk", self.user_taste[users], self.item_taste[items])
+        match = self.match(users, items)
         lift = np.take_along_axis(self.class_lifts()[contexts], self.item_class[items], axis=1)
         known = np.log(self.popularity * len(self.popularity))[items]
         return expit(
