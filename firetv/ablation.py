@@ -20,7 +20,7 @@ from tqdm import tqdm
 from firetv.choices import later_slice, some
 from firetv.context import ContextBoost
 from firetv.data import Dataset
-from firetv.evaluate import measure, permuted_moments, run, run_all, with_moments
+from firetv.evaluate import Once, measure, permuted_moments, run, run_all, with_moments
 from firetv.groups import ForGroups
 from firetv.households import household_members, without
 from firetv.layers import (
@@ -215,11 +215,12 @@ def ablate(
     half_life = HALF_LIFE if case.ordered else None
     friends = FriendBoost(half_life=half_life) if data.friends is not None else None
     bases, work = [], []
+    untold = ("friends", *DIMENSIONS, *data.own_dimensions)  # nor is any base told by `rank_bases`
     for asked_of in questions:
         train = _train(asked_of)
         tried, ranked, _ = rank_bases(train, settings)
         bases.append(ranked[0])
-        base = tried[ranked[0]]
+        base = Once(tried[ranked[0]], untold)
         context = choose_context(base, train, names, settings) if names else None
         stages = {POPULAR: Popular()} | variants(base, context, friends)
         work += _work(stages, asked_of, settings, case.ordered)
@@ -253,7 +254,8 @@ def _train(asked_of: Mapping[str, Split]) -> Dataset:
 def _ask_all(work: Sequence[tuple], n_jobs: int) -> pd.DataFrame:
     """Ask, side by side; models in the order of :data:`ORDER`."""
     with threadpool_limits(1, "blas"):
-        jobs = Parallel(n_jobs, return_as="generator")(delayed(_ask)(*each) for each in work)
+        parallel = Parallel(n_jobs, backend="threading", return_as="generator")  # bases are shared
+        jobs = parallel(delayed(_ask)(*each) for each in work)
         frames = list(tqdm(jobs, total=len(work), desc="variants"))
     values = pd.concat(frames, ignore_index=True)
     by = {"key": lambda name: name.map(ORDER.index), "kind": "stable", "ignore_index": True}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
+from threading import Lock
 from typing import Literal
 
+import joblib
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
@@ -15,11 +17,21 @@ from tqdm import tqdm
 
 from firetv import metrics
 from firetv.abtest import clustered_interval, mean_interval
+from firetv.choices import Choices
 from firetv.data import Dataset
 from firetv.features import genres
 from firetv.moments import DIMENSIONS, UTC_CLOCK, Clock, describe_of
-from firetv.ranking import Learner, Ranker
-from firetv.slate import ExcludeSeen, Stage, chain, recommend, top, with_seed
+from firetv.ranking import (
+    CHUNK_CELLS,
+    Average,
+    FeatureStep,
+    Learner,
+    Prepared,
+    Ranker,
+    RankerStep,
+    Scorer,
+)
+from firetv.slate import ExcludeSeen, Slate, Stage, Step, chain, recommend, top, with_seed
 from firetv.splits import Split
 
 
@@ -101,6 +113,71 @@ def run_all(
 
 
 @dataclass(frozen=True)
+class Once:
+    """A model fitted once on the same data, however many pipelines have it for their base.
+
+    Pipelines that differ behind their base repeat its fits, on all events and on those that
+    re-rankers learn from. Data are the same if what they hold is. What was fitted stays in memory
+    as long as the stage; threads share it, other processes fit for themselves.
+
+    Attributes
+    ----------
+    model : Stage
+    untold : sequence of str
+        What the model is not told, since it does not ask: ``friends``, or columns of the
+        interactions. Data that differ in nothing else, such as a placebo's, share their fits.
+    seed : int
+        Becomes the model's.
+    fits : dict
+        What was fitted, by what on.
+
+    Examples
+    --------
+    >>> from firetv.data import Dataset
+    >>> from firetv.models import Popular
+    >>> from firetv.synthetic import simulate
+    >>> from firetv.world import World
+    >>> data = Dataset.from_tables(simulate(World(users=20, content=50, watch_events=300))[0])
+    >>> base = Once(Popular(), untold=["friends"])
+    >>> base.fit(data) is base.fit(replace(data, friends=None))
+    True
+    """
+
+    model: Stage
+    untold: Sequence[str] = ()
+    seed: int = 0
+    fits: dict[str, tuple[Lock, list[Step]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    def fit(self, data: Dataset) -> Step:
+        """Fit the model, or return the step that was learned from the same data before."""
+        model, told = with_seed(self.model, self.seed), self._told(data)
+        lock, found = self.fits.setdefault(joblib.hash((model, _content(told))), (Lock(), []))
+        with lock:  # others wait for a fit that has begun
+            if not found:
+                found.append(model.fit(told))
+        return found[0]
+
+    def _told(self, data: Dataset) -> Dataset:
+        friends = None if "friends" in self.untold else data.friends
+        events = data.interactions.drop(columns=list(self.untold), errors="ignore")
+        return replace(data, interactions=events, friends=friends)
+
+    def __reduce__(self) -> tuple:
+        """Leave locks and steps behind."""
+        return Once, (self.model, self.untold, self.seed)
+
+
+def _content(data: Dataset) -> list:
+    """What data hold, however their columns lie in memory."""
+    held = {each.name: getattr(data, each.name) for each in fields(data)}
+    tables = [held.pop(name) for name in ("interactions", "reactions")]
+    rows = [pd.util.hash_pandas_object(table).to_numpy() for table in tables]
+    return [rows, [table.dtypes.astype("str").to_dict() for table in tables], held]
+
+
+@dataclass(frozen=True)
 class Variant:
     """A combination to compare: a learner, and the features it may use, by how their names begin.
 
@@ -126,6 +203,7 @@ def run_variants(
     seeds: Sequence[int],
     k: int = 10,
     n_jobs: int = 1,
+    processes: bool = False,
 ) -> list[Run]:
     """Run several combinations of one ranker's features, which are worked out once per split.
 
@@ -140,34 +218,93 @@ def run_variants(
     k : int
         Length of the lists.
     n_jobs : int
-        Processes; results do not depend on the number.
+        Splits side by side; results do not depend on the number.
+    processes : bool
+        Whether to use processes; models that are fitted :class:`Once` are shared by threads alone.
 
     Returns
     -------
     list of Run
-        Their ``fit_seconds`` leave out the features, which all variants share.
+        Their times leave out the features, which all variants share, and learners of the same
+        features that an earlier variant has as well.
     """
     work = [
         delayed(_run_variants)(ranker, variants, split, seed, k)
         for split, seed in zip(splits, seeds, strict=True)
     ]
-    jobs = Parallel(n_jobs, return_as="generator")(work)
-    return [each for found in tqdm(jobs, total=len(work), desc="splits") for each in found]
+    with threadpool_limits(1, "blas"):
+        backend = "loky" if processes else "threading"
+        jobs = Parallel(n_jobs, backend=backend, return_as="generator")(work)
+        return [each for found in tqdm(jobs, total=len(work), desc="splits") for each in found]
 
 
 def _run_variants(
     ranker: Ranker, variants: Mapping[str, Variant], split: Split, seed: int, k: int
 ) -> list[Run]:
+    steps, seconds, fits = {}, {}, {}
     with threadpool_limits(1, "blas"):
         prepared = replace(ranker, seed=seed).prepare(split.train)
         names = prepared.choices.names
-        runs = []
         for name, variant in variants.items():
             start = time.perf_counter()
-            step = prepared.learn(with_seed(variant.learner, seed), variant.chosen(names))
-            seconds = time.perf_counter() - start
-            runs.append(replace(run(name, step, split, seed, k), fit_seconds=seconds))
-        return runs
+            learner = _remembered(variant.learner, seed, fits)
+            steps[name] = prepared.learn(learner, variant.chosen(names))
+            seconds[name] = time.perf_counter() - start
+        listed = _list_variants(prepared, steps, split, seed, k)
+    return [Run(name, seed, split, items, seconds[name], s) for name, (items, s) in listed.items()]
+
+
+def _list_variants(
+    prepared: Prepared, steps: Mapping[str, RankerStep], split: Split, seed: int, k: int
+) -> dict[str, tuple[np.ndarray, float]]:
+    """Lists of each variant, and how long they took beside the features, which are shared."""
+    candidates = np.random.default_rng(seed).permutation(split.candidates)  # as in `run`
+    some = max(1, CHUNK_CELLS // max(1, len(candidates)))
+    lists, seconds = {name: [] for name in steps}, dict.fromkeys(steps, 0.0)
+    for first in range(0, max(1, len(split.requests)), some):
+        asked = Slate(split.requests.iloc[first : first + some], candidates)
+        known = prepared.features(prepared.unseen(asked))
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step = replace(step, features=_Known(**vars(step.features), slate=known))
+            lists[name].append(top(k)(step(asked)).items)
+            seconds[name] += time.perf_counter() - start
+    return {name: (np.concatenate(each), seconds[name]) for name, each in lists.items()}
+
+
+@dataclass(frozen=True)
+class _Known(FeatureStep):
+    """Features of a slate that were worked out before."""
+
+    slate: Slate | None = None
+
+    def __call__(self, slate: Slate) -> Slate:
+        """Take those that are wanted."""
+        parts = {name: part for name, part in self.slate.parts.items() if name in self.names}
+        return replace(slate, parts=parts)
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    """A learner that several variants have, by itself or within an average: fitted once."""
+
+    learner: Learner
+    fits: dict[tuple[str, tuple[str, ...]], Scorer] = field(repr=False)
+
+    def fit(self, choices: Choices) -> Scorer:
+        """Learn from some of the features of the choices that all variants share."""
+        key = repr(self.learner), choices.names
+        if key not in self.fits:
+            self.fits[key] = self.learner.fit(choices)
+        return self.fits[key]
+
+
+def _remembered(learner: Learner, seed: int, fits: dict) -> _Remembered:
+    learner = with_seed(learner, seed)
+    if isinstance(learner, Average):
+        parts = tuple(_remembered(each, learner.seed, fits) for each in learner.learners)
+        learner = replace(learner, learners=parts)
+    return _Remembered(learner, fits)
 
 
 def with_moments(data: Dataset, clock: Clock = UTC_CLOCK) -> Dataset:

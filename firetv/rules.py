@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -132,9 +133,14 @@ def read_rules(
         With every problem of the file: its place, what is wrong and what to do.
     """
     known = dict(VALUES) if dayparts is None else {**VALUES, "daypart": tuple(dayparts)}
-    rules = _read(PACKAGED, VALUES) if packaged else []
+    rules = list(_packaged()) if packaged else []
     rules += _read(Path(path), known) if path is not None else []
     return Rules(tuple({rule.key: rule for rule in rules}.values()))
+
+
+@cache  # whoever fits a re-ranker by rules asks for them
+def _packaged() -> tuple[Rule, ...]:
+    return tuple(_read(PACKAGED, VALUES))
 
 
 def _read(path: Path, known: Mapping[str, Sequence[str]]) -> list[Rule]:

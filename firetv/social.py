@@ -260,6 +260,7 @@ class FriendLift:
         """Log-lift of each slot, float32 of shape (R, K); 0 without friends."""
         liked = self.liked(slate.requests)
         total = liked.sum(axis=1)[:, None].astype(np.float32)
+        liked.sort_indices()  # so that each cell is found by halving, not by reading its row
         there = cells(liked, np.arange(len(total)), slate.items)
         shares, row = self.trend.shares(instants(slate.requests))
         expected = total * cells(shares, row, slate.items)

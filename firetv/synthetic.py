@@ -45,7 +45,8 @@ from firetv.world import (
     Setting,
     Truth,
     World,
-    context_codes,
+    hour_codes,
+    joint_codes,
     labels,
     plant,
 )
@@ -183,8 +184,21 @@ class _LastWeek:
 
 
 def _events(setting: Setting) -> Iterator[dict[str, pd.DataFrame]]:
-    """Tables of events in the order of time, by chunks; memory holds two weeks of codes."""
+    """Tables of events in the order of time, by chunks."""
+    waiting: list[dict[str, np.ndarray]] = []
+    for drawn in _drawn(setting):  # a small world's weeks become tables together, which is faster
+        waiting.append(drawn)
+        if sum(len(each["times"]) for each in waiting) >= CHUNK:
+            yield _tables(setting, waiting)
+            waiting = []
+    if waiting:
+        yield _tables(setting, waiting)
+
+
+def _drawn(setting: Setting) -> Iterator[dict[str, np.ndarray]]:
+    """Codes of events in the order of time, by chunks; memory holds two weeks of codes."""
     world, choice = setting.truth.world, _Choice.of(setting.truth)
+    active = _ladder(setting.truth.activity)
     weight = WEEKDAY_WEIGHTS[world.dates.day_of_week]
     counts = world.rng("days").multinomial(world.watch_events, weight / weight.sum())
     viewings = np.empty((2, 0), np.int64)
@@ -195,9 +209,10 @@ def _events(setting: Setting) -> Iterator[dict[str, pd.DataFrame]]:
         for i in range(0, len(times), CHUNK):
             chunk = times[i : i + CHUNK]
             uniforms = rng.random((len(chunk), 11))  # row by row, whatever the size of the chunk
-            users, items, frames = _chunk(setting, choice, before, chunk, uniforms)
-            viewings[:, i : i + CHUNK] = users, items
-            yield frames
+            users = _pick(active, 0, uniforms[:, 0])
+            drawn = _chunk(setting, choice, before, users, chunk, uniforms)
+            viewings[:, i : i + CHUNK] = users, drawn["items"]
+            yield drawn
 
 
 def _times(world: World, week: int, counts: np.ndarray) -> np.ndarray:
@@ -209,49 +224,65 @@ def _times(world: World, week: int, counts: np.ndarray) -> np.ndarray:
     return np.sort(day * 86_400 + hour * 3600 + rng.integers(3600, size=len(day)))
 
 
-def _context(setting: Setting, users: np.ndarray, times: np.ndarray, u: np.ndarray) -> pd.DataFrame:
-    """Time, and what is recorded of the context besides."""
-    world, day = setting.truth.world, times // 86_400
+def _context(
+    setting: Setting, users: np.ndarray, times: np.ndarray, u: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Codes of what is recorded of the context beside the time."""
+    day = times // 86_400
     codes = {
         "weather": setting.weather[setting.region[users], day],
         "festival": setting.festival[day],
     }
-    if world.companion:
+    if setting.truth.world.companion:
         codes["companion"] = _pick(_ladder(COMPANION_WEIGHTS), 0, u)
-    time = world.dates[0].tz_localize("UTC") + pd.to_timedelta(times, unit="s")
-    recorded = {name: labels(CONTEXTS[name], code) for name, code in codes.items()}
-    return pd.DataFrame({"timestamp": time, **recorded})
+    return codes
 
 
 def _chunk(
-    setting: Setting, choice: _Choice, before: _LastWeek, times: np.ndarray, u: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, dict[str, pd.DataFrame]]:
-    """Users, items and tables of the events at these times, for uniforms of shape (n, 11)."""
-    tables, truth, world = setting.tables, setting.truth, setting.truth.world
-    users = _pick(_ladder(truth.activity), 0, u[:, 0])
-    context = _context(setting, users, times, u[:, 1])
-    contexts = context_codes(context)
+    setting: Setting,
+    choice: _Choice,
+    before: _LastWeek,
+    users: np.ndarray,
+    times: np.ndarray,
+    u: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """What these users watch at these times, for uniforms of shape (n, 11), of which two stay."""
+    influence, dates = setting.truth.world.influence, setting.truth.world.dates
+    codes = _context(setting, users, times, u[:, 1])
+    day, second = np.divmod(times, 86_400)
+    at = hour_codes(second // 3600, dates.day_of_week.to_numpy()[day])
+    unknown = dict.fromkeys(CONTEXTS, np.full(len(times), -1))
+    contexts = joint_codes(unknown | codes | at)
     items = choice.draw(users, contexts, u[:, 2:5])
-    exposed = (before.total[users] > 0) & (world.influence > 0)
-    copied = exposed & (u[:, 5] < world.influence)
+    exposed = (before.total[users] > 0) & (influence > 0)
+    copied = exposed & (u[:, 5] < influence)
     items[copied] = before.draw(users[copied], u[copied, 6:8])
     propensity = choice.propensity(users, contexts, items)
     copying = before.propensity(users[exposed], items[exposed])
-    propensity[exposed] += world.influence * (copying - propensity[exposed])
+    propensity[exposed] += influence * (copying - propensity[exposed])
+    drawn = {"users": users, "items": items, "times": times, "liking": u[:, 8:11]}
+    return drawn | {"propensity": propensity, "copied": copied} | codes
+
+
+def _tables(setting: Setting, drawn: Sequence[dict[str, np.ndarray]]) -> dict[str, pd.DataFrame]:
+    """Tables of the events of some chunks."""
+    codes = {name: np.concatenate([each[name] for each in drawn]) for name in drawn[0]}
+    users, items, u = (codes[name] for name in ("users", "items", "liking"))
+    tables, truth, world = setting.tables, setting.truth, setting.truth.world
     match = _dot(truth.user_taste[users], truth.item_taste[items])
     columns = {
         "user_id": tables.users["user_id"].array.take(users),
         "content_id": tables.content["content_id"].array.take(items),
-        "timestamp": context.pop("timestamp"),
-        "completion": np.round(expit(_liking(COMPLETION, match, u[:, 8])), 2),
+        "timestamp": world.dates[0].tz_localize("UTC") + pd.to_timedelta(codes["times"], unit="s"),
+        "completion": np.round(expit(_liking(COMPLETION, match, u[:, 0])), 2),
     }
-    watch, rated = pd.DataFrame(columns).join(context), u[:, 9] < world.reaction_share
-    frames = {
+    recorded = {n: labels(values, codes[n]) for n, values in CONTEXTS.items() if n in codes}
+    watch, rated = pd.DataFrame(columns | recorded), u[:, 1] < world.reaction_share
+    return {
         "watch_history": watch,
-        "content_reactions": _reactions(watch[rated], match[rated], u[rated, 10]),
-        "watch_truth": pd.DataFrame({"propensity": propensity, "copied": copied}),
+        "content_reactions": _reactions(watch[rated], match[rated], u[rated, 2]),
+        "watch_truth": pd.DataFrame({name: codes[name] for name in ("propensity", "copied")}),
     }
-    return users, items, frames
 
 
 def _reactions(watch: pd.DataFrame, match: np.ndarray, u: np.ndarray) -> pd.DataFrame:

@@ -282,10 +282,28 @@ def context_codes(events: pd.DataFrame) -> np.ndarray:
     }
     if "timestamp" in events:
         time = events["timestamp"].dt
-        codes["daypart"] = DAYPART_OF_HOUR[time.hour.to_numpy()]
-        codes["daytype"] = (time.day_of_week >= 5).to_numpy(int)
+        codes |= hour_codes(time.hour.to_numpy(), time.day_of_week.to_numpy())
+    return joint_codes(codes)
+
+
+def hour_codes(hour: np.ndarray, day_of_week: np.ndarray) -> dict[str, np.ndarray]:
+    """Codes of daypart and day type, of hours from 0 to 23 and of days from Monday, 0, to 6."""
+    return {"daypart": DAYPART_OF_HOUR[hour], "daytype": (day_of_week >= 5).astype(int)}
+
+
+def joint_codes(codes: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Code the joint context, int64 of shape (n,), of codes of each of `CONTEXTS`, -1 if unknown.
+
+    Examples
+    --------
+    >>> nothing = {name: np.array([-1]) for name in CONTEXTS}
+    >>> joint_codes(nothing | {"daypart": np.array([0])}) < joint_codes(nothing)
+    array([ True])
+    """
     sizes = [len(values) for values in CONTEXTS.values()]
-    known = (np.where(code < 0, n, code) for code, n in zip(codes.values(), sizes, strict=True))
+    known = (
+        np.where(codes[n] < 0, size, codes[n]) for n, size in zip(CONTEXTS, sizes, strict=True)
+    )
     return np.ravel_multi_index(tuple(known), [n + 1 for n in sizes])
 
 

@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+import pickle
+import time
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+from joblib import Parallel, delayed
 
 from firetv import evaluate
 from firetv.abtest import Interval, difference_interval, mean_interval
 from firetv.data import Dataset
-from firetv.evaluate import Variant
+from firetv.evaluate import Once, Variant
 from firetv.models import ALS, EASE, Popular, Random
-from firetv.ranking import Logit, Ranker
-from firetv.slate import EMPTY
-from firetv.splits import cold_items, each_event, random_split
+from firetv.moments import DIMENSIONS
+from firetv.ranking import Average, Choices, LambdaMART, Logit, Ranker, Scorer
+from firetv.slate import EMPTY, ExcludeSeen, Step, chain, with_seed
+from firetv.splits import Split, cold_items, each_event, random_split
 
 
 def test_lists_hold_unseen_candidates_only(data: Dataset) -> None:
@@ -152,3 +158,115 @@ def test_variants_use_the_features_they_name(data: Dataset) -> None:
     ndcg = evaluate.measure([*alone, popular]).groupby("model")["value"].mean()
     assert ndcg["both"] > ndcg["popularity"]
     np.testing.assert_array_equal(np.sort(alone[1].items), np.sort(popular.items))
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[Dataset]:
+    """What popularity was learned from, one after the other."""
+    told, fit = [], Popular.fit
+
+    def noted(self: Popular, data: Dataset) -> Step:
+        told.append(data)
+        time.sleep(0.02)  # so that another thread asks meanwhile
+        return fit(self, data)
+
+    monkeypatch.setattr(Popular, "fit", noted)
+    return told
+
+
+def test_pipelines_that_share_a_base_fit_it_once_whoever_asks_first(
+    data: Dataset, fits: list[Dataset]
+) -> None:
+    base, split = Once(Popular()), random_split(data, seed=0)
+    ways = {"alone": base, "chained": chain(base), "unseen": chain(base, ExcludeSeen())}
+    runs = evaluate.run_all(ways, split, n_jobs=3)
+    assert len(fits) == 1
+    own = evaluate.run("own", Popular(), split, seed=0)
+    for each in runs:
+        np.testing.assert_array_equal(each.items, own.items)
+
+
+def test_data_are_the_same_if_what_they_hold_is(data: Dataset, fits: list[Dataset]) -> None:
+    base = Once(Popular())
+    cut = data.interactions["timestamp"].quantile(0.5)
+    assert base.fit(data.until(cut)) is base.fit(data.until(cut))
+    heavy = replace(data, weights=data.matrix() * np.float32(2))
+    alone, clocked = replace(data, friends=None), evaluate.with_moments(data)
+    changed = [data.until(cut), data, heavy, alone, clocked]
+    assert len({id(base.fit(each)) for each in changed}) == len(changed) == len(fits)
+
+
+def test_another_seed_or_model_is_another_fit(data: Dataset) -> None:
+    base = Once(ALS(2), seed=1)
+    one, other = base.fit(data), with_seed(base, 2).fit(data)
+    np.testing.assert_array_equal(one.item_factors, ALS(2, seed=1).fit(data).item_factors)
+    np.testing.assert_array_equal(other.item_factors, ALS(2, seed=2).fit(data).item_factors)
+    assert replace(base, model=ALS(3)).fit(data).item_factors.shape[1] == 3
+    assert base.fit(data) is one
+
+
+def test_what_a_model_is_not_told_makes_no_difference(data: Dataset, fits: list[Dataset]) -> None:
+    base, clocked = Once(Popular(), untold=["friends", *DIMENSIONS]), evaluate.with_moments(data)
+    blind = evaluate.permuted_moments(replace(clocked, friends=data.friends * 2), 0)
+    assert base.fit(clocked) is base.fit(blind) is base.fit(data)
+    (told,) = fits
+    assert told.friends is None
+    pd.testing.assert_frame_equal(told.interactions, data.interactions)
+
+
+def test_threads_wait_for_a_fit_that_has_begun(data: Dataset, fits: list[Dataset]) -> None:
+    base = Once(Popular())
+    asked = Parallel(4, backend="threading")(delayed(base.fit)(data) for _ in range(8))
+    assert len(fits) == 1
+    assert all(step is asked[0] for step in asked)
+
+
+def test_other_processes_fit_for_themselves(data: Dataset) -> None:
+    base = Once(ALS(2), untold=["friends"], seed=3)
+    step = base.fit(data)
+    sent = pickle.loads(pickle.dumps(base))
+    assert sent == base
+    assert sent.fits == {}
+    np.testing.assert_array_equal(sent.fit(data).item_factors, step.item_factors)
+
+
+@pytest.fixture
+def late(data: Dataset) -> Split:
+    clocked = evaluate.with_moments(data)
+    late = clocked.interactions["timestamp"] >= data.interactions["timestamp"].quantile(0.8)
+    return each_event("late", clocked.keep(~late), clocked.interactions[late])
+
+
+TREES = LambdaMART(trees=5, min_leaf=5)
+VARIANTS = {
+    "mean": Variant(Average((Logit(), TREES)), ("popularity", "ease")),
+    "logit": Variant(Logit(), ("popularity", "ease")),
+    "trees": Variant(TREES, ("popularity", "ease")),
+    "popularity": Variant(Logit(), ("pop",)),
+}
+
+
+def test_variants_are_what_each_is_by_itself(late: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranker = Ranker({"popularity": Popular(), "ease": EASE(reg=10)}, folds=2, keep=15, seed=4)
+    prepared = ranker.prepare(late.train)
+    monkeypatch.setattr(evaluate, "CHUNK_CELLS", 7 * len(late.candidates))
+    runs = evaluate.run_variants(ranker, VARIANTS, [late], [4], k=5)
+    for each, variant in zip(runs, VARIANTS.values(), strict=True):
+        step = prepared.learn(with_seed(variant.learner, 4), variant.chosen(["popularity", "ease"]))
+        alone = evaluate.run("alone", step, late, seed=4, k=5)
+        np.testing.assert_array_equal(each.items, alone.items)
+
+
+def test_variants_fit_the_same_learner_of_the_same_features_once(
+    late: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned, fit = [], Logit.fit
+
+    def noted(self: Logit, choices: Choices) -> Scorer:
+        learned.append(choices.names)
+        return fit(self, choices)
+
+    monkeypatch.setattr(Logit, "fit", noted)
+    ranker = Ranker({"popularity": Popular(), "ease": EASE(reg=10)}, folds=2)
+    evaluate.run_variants(ranker, VARIANTS, [late], [0])
+    assert learned == [("popularity", "ease"), ("popularity",)]
