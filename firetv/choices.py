@@ -170,7 +170,7 @@ def newness(data: Dataset, scale: float) -> np.ndarray:
 
 
 def conditional_logit(
-    choices: Choices, l2: float = 0.0, *, nonnegative: bool = False
+    choices: Choices, l2: float = 0.0, *, even: float = 0.0, nonnegative: bool = False
 ) -> np.ndarray:
     """Weights that make the chosen items likely: maximum likelihood of a conditional logit.
 
@@ -182,6 +182,9 @@ def conditional_logit(
     choices : Choices
     l2 : float
         Penalty ``l2 / 2 * sum(weights**2)``, on the scale of one choice's log-likelihood.
+    even : float
+        Penalty ``even / 2 * sum((weights - their mean)**2)``: draws features of one scale towards
+        a plain sum, which few choices cannot easily better (Dawes 1979).
     nonnegative : bool
         Keep every weight at or above zero.
 
@@ -216,8 +219,11 @@ def conditional_logit(
         logits = np.where(choices.valid, x @ weights, -np.inf)
         log_p = log_softmax(logits, axis=1)
         expected = np.einsum("rk,rkd->d", np.exp(log_p), x)
-        gradient = expected - x[:, 0].sum(axis=0) + l2 * weights / scale**2
-        return l2 / 2 * ((weights / scale) ** 2).sum() - log_p[:, 0].sum(), gradient
+        own = weights / scale
+        apart = own - own.mean()
+        penalty = (l2 * (own**2).sum() + even * (apart**2).sum()) / 2
+        gradient = expected - x[:, 0].sum(axis=0) + (l2 * own + even * apart) / scale
+        return penalty - log_p[:, 0].sum(), gradient
 
     bounds = [(0.0, None)] * len(scale) if nonnegative else None
     found = optimize.minimize(

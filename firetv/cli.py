@@ -142,8 +142,11 @@ def tune(
         float, typer.Option(help="Last part of the events, which nothing here looks at.")
     ] = 0.2,
     validation_share: Annotated[
-        float, typer.Option(help="Last part of the rest, which trials have to find.")
+        float, typer.Option(help="Part of the rest, which trials have to find.")
     ] = 0.2,
+    protocol: Annotated[
+        str, typer.Option(help="temporal, or published: a random share, another with each seed.")
+    ] = "temporal",
     jobs: Annotated[
         int,
         typer.Option(
@@ -159,7 +162,7 @@ def tune(
     from firetv.tuning import tune as tune_model
 
     with plain_errors(ValueError):
-        search = Search(model, metric, k, seeds, test_share, validation_share, seed)
+        search = Search(model, metric, k, seeds, test_share, validation_share, protocol, seed)
         if out is not None and out.is_dir():
             raise ValueError(f"{out}: is a folder. Name a file.")
         dataset = load(folder_of(data))
@@ -200,7 +203,7 @@ def _found(tuned: Tuned) -> Iterator[str]:
         default = "" if value == defaults[name] else f"  (default {defaults[name]})"
         yield f"  {name:<18}{shown}{default}"
     if tuned.parameters == defaults:
-        yield "No trial was better than the packaged defaults."
+        yield "No trial was better than the defaults."
     if tuned.importances:
         shares = [f"{name} {share:.2f}" for name, share in [*tuned.importances.items()][:3]]
         yield f"Most important: {', '.join(shares)}"

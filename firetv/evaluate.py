@@ -181,6 +181,13 @@ def _content(data: Dataset) -> list:
 class Variant:
     """A combination to compare: a learner, and the features it may use, by how their names begin.
 
+    Attributes
+    ----------
+    learner : Learner
+    use : tuple of str
+    then : tuple of Stage
+        What re-ranks the list, such as :class:`firetv.diversity.MMR`.
+
     Examples
     --------
     >>> from firetv.ranking import Logit
@@ -190,6 +197,7 @@ class Variant:
 
     learner: Learner
     use: tuple[str, ...]
+    then: tuple[Stage, ...] = ()
 
     def chosen(self, names: Sequence[str]) -> list[str]:
         """Those of the names that begin as they should."""
@@ -241,7 +249,7 @@ def run_variants(
 def _run_variants(
     ranker: Ranker, variants: Mapping[str, Variant], split: Split, seed: int, k: int
 ) -> list[Run]:
-    steps, seconds, fits = {}, {}, {}
+    steps, after, seconds, fits = {}, {}, {}, {}
     with threadpool_limits(1, "blas"):
         prepared = replace(ranker, seed=seed).prepare(split.train)
         names = prepared.choices.names
@@ -249,13 +257,18 @@ def _run_variants(
             start = time.perf_counter()
             learner = _remembered(variant.learner, seed, fits)
             steps[name] = prepared.learn(learner, variant.chosen(names))
+            after[name] = chain(*variant.then, top(k)).fit(split.train)
             seconds[name] = time.perf_counter() - start
-        listed = _list_variants(prepared, steps, split, seed, k)
+        listed = _list_variants(prepared, steps, after, split, seed)
     return [Run(name, seed, split, items, seconds[name], s) for name, (items, s) in listed.items()]
 
 
 def _list_variants(
-    prepared: Prepared, steps: Mapping[str, RankerStep], split: Split, seed: int, k: int
+    prepared: Prepared,
+    steps: Mapping[str, RankerStep],
+    after: Mapping[str, Step],
+    split: Split,
+    seed: int,
 ) -> dict[str, tuple[np.ndarray, float]]:
     """Lists of each variant, and how long they took beside the features, which are shared."""
     candidates = np.random.default_rng(seed).permutation(split.candidates)  # as in `run`
@@ -267,7 +280,7 @@ def _list_variants(
         for name, step in steps.items():
             start = time.perf_counter()
             step = replace(step, features=_Known(**vars(step.features), slate=known))
-            lists[name].append(top(k)(step(asked)).items)
+            lists[name].append(after[name](step(asked)).items)
             seconds[name] += time.perf_counter() - start
     return {name: (np.concatenate(each), seconds[name]) for name, each in lists.items()}
 

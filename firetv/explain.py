@@ -20,7 +20,7 @@ from scipy import sparse
 from firetv import sentences
 from firetv.context import JOINT, PREFIX, ContextStep
 from firetv.data import Dataset
-from firetv.newcomers import Account, NewcomersStep
+from firetv.newcomers import Account, Base
 from firetv.proof import FriendLog
 from firetv.slate import EMPTY, Slate
 from firetv.social import PART as FRIENDS
@@ -83,7 +83,7 @@ class Explainer:
     ----------
     data : Dataset
         With the titles, and the names of friends.
-    base : NewcomersStep
+    base : NewcomersStep, or a blend of several
     context : ContextStep or None
     friends : FriendStep or None
     log : FriendLog
@@ -94,7 +94,7 @@ class Explainer:
     """
 
     data: Dataset
-    base: NewcomersStep
+    base: Base
     context: ContextStep | None
     friends: FriendStep | None
     log: FriendLog
@@ -106,7 +106,7 @@ class Explainer:
     def of(
         cls,
         data: Dataset,
-        base: NewcomersStep,
+        base: Base,
         context: ContextStep | None = None,
         friends: FriendStep | None = None,
     ) -> Explainer:

@@ -8,25 +8,30 @@ adds one part to the ledger, ``taste``. A user of whom the model knows nothing g
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 from implicit.bpr import BayesianPersonalizedRanking
 from implicit.cpu.als import AlternatingLeastSquares
+from implicit.cpu.topk import topk
 from implicit.nearest_neighbours import ItemItemRecommender, bm25_weight, tfidf_weight
 from lightfm import LightFM as _LightFM
 from scipy import sparse
 from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
+from firetv.choices import user_folds
 from firetv.data import Dataset, compact
 from firetv.features import item_features, user_features
+from firetv.metrics import hits_at, ndcg
 from firetv.slate import Slate, Stage, Step, cells, with_seed
 from firetv.steps import DualStep, FactorStep, LinearStep, log_popularity
 from firetv.trust import friendships
 
-DUAL = 4  # times as many items as users, from where EASE is cheaper by users
+HOLD, CHECK = 10, 5  # one of so many events is held out, and found every so many epochs, to stop
+DUAL = 4  # times as many items as rows, from where EASE is cheaper by rows
+Described: TypeAlias = tuple[sparse.csr_matrix, sparse.csr_matrix]  # users' and items' features
 
 
 @dataclass(frozen=True)
@@ -229,50 +234,96 @@ class EASE:
     ----------
     reg : float
         L2 penalty, in viewers: added to the diagonal of the item-item Gram matrix.
+    use_item_features : bool
+        Whether each column of :func:`~firetv.features.item_features` is a viewer more, of all items
+        that have it: rows added to the Gram matrix (the collective variant of Jeunen, Van Balen and
+        Goethals 2020). Items without events are then scored by what they share with others.
+    feature_weight : float
+        What such a row holds, beside the 1 of a viewing.
+    activity : float
+        Power by which heavy users count less: rows are divided by ``(titles seen / mean) **
+        activity``, in what is learned from, not in what is asked for.
     """
 
     reg: float = 400.0
+    use_item_features: bool = False
+    feature_weight: float = 2.0
+    activity: float = 0.0
 
     def fit(self, data: Dataset) -> Step:
-        """Invert the Gram matrix of the items that somebody saw; the others weigh nothing.
+        """Invert the Gram matrix of the items that any row holds; the others weigh nothing.
 
-        Where users are far fewer than these, that of the users is inverted: the same model.
+        Where rows are far fewer than these, that of the rows is inverted: the same model.
         """
-        history = data.matrix()
-        seen = np.flatnonzero(data.item_counts)
-        if DUAL * np.count_nonzero(data.user_counts) <= len(seen):
-            return self._by_users(data)
-        columns = history[:, seen]
+        rows = self._rows(data)
+        met = np.flatnonzero(np.bincount(rows.indices, minlength=rows.shape[1]))
+        if DUAL * rows.shape[0] <= len(met):
+            return self._by_rows(data, rows)
+        columns = rows[:, met]
         gram = (columns.T @ columns).toarray().astype(np.float64)
         gram[np.diag_indices_from(gram)] += self.reg
         precision = np.linalg.inv(gram)
         block = -precision / np.diag(precision)
         np.fill_diagonal(block, 0)
         weights = np.zeros((len(data.item_ids),) * 2, np.float32)
-        weights[np.ix_(seen, seen)] = block
-        return LinearStep(history, weights, log_popularity(data))
+        weights[np.ix_(met, met)] = block
+        return LinearStep(data.matrix(), weights, log_popularity(data))
 
-    def _by_users(self, data: Dataset) -> Step:
+    def _rows(self, data: Dataset) -> sparse.csr_array:
+        """Histories of the users that have one, and what features say."""
+        learned, count = data.matrix()[data.user_counts > 0], data.user_counts[data.user_counts > 0]
+        if self.activity:
+            scale = ((count / count.mean()) ** -self.activity).astype(np.float32)
+            learned = sparse.csr_array(learned.multiply(scale[:, None]))
+        if self.use_item_features:
+            features = _telling(item_features(data).matrix, data.item_counts > 0)
+            rows = features.T * np.float32(self.feature_weight)
+            learned = sparse.csr_array(sparse.vstack([learned, rows], format="csr"))
+        return learned
+
+    def _by_rows(self, data: Dataset, rows: sparse.csr_array) -> Step:
         """Solve by the Woodbury identity, ``(X'X + r)^-1 = (1 - X'(XX' + r)^-1 X) / r``."""
-        history = data.matrix()
-        learned = sparse.csr_array(history[np.flatnonzero(data.user_counts)])
-        gram = (learned @ learned.T).toarray().astype(np.float64)
+        gram = (rows @ rows.T).toarray().astype(np.float64)
         gram[np.diag_indices_from(gram)] += self.reg
-        table = (learned.T @ np.linalg.inv(gram)).T
-        explained = np.asarray(learned.multiply(table).sum(axis=0))
+        table = (rows.T @ np.linalg.inv(gram)).T
+        explained = np.asarray(rows.multiply(table).sum(axis=0))
         table /= 1 - explained
         own = (explained / (1 - explained)).astype(np.float32)
-        return DualStep(history, learned, table.astype(np.float32), own, log_popularity(data))
+        return DualStep(data.matrix(), rows, table.astype(np.float32), own, log_popularity(data))
+
+
+def _telling(features: sparse.csr_array, known: np.ndarray) -> sparse.csr_array:
+    """Leave out nobody's features, which learn nothing, and everybody's, which say nothing."""
+    share = np.diff(sparse.csc_array(features[known]).indptr) / max(1, known.sum())
+    return sparse.csr_array(features[:, (share > 0) & (share < 1)])
 
 
 @dataclass(frozen=True)
 class ALS:
-    """Matrix factorisation with confidence weights (Hu, Koren and Volinsky 2008), by implicit."""
+    """Matrix factorisation with confidence weights (Hu, Koren and Volinsky 2008), by implicit.
+
+    Attributes
+    ----------
+    components, reg, alpha, epochs
+        See implicit's ``factors, regularization, alpha, iterations``.
+    use_item_features, use_user_features : bool
+        Whether features are factorised along with viewings: each column of
+        :func:`~firetv.features.item_features` is a user more, who watched all items that have it,
+        and each of :func:`~firetv.features.user_features` an item more (a collective
+        factorisation; Singh and Gordon 2008). Who or what has no events then has a vector as well.
+    feature_weight : float
+        What such a viewing counts, beside the 1 of a real one.
+    seed : int
+        Of the random start.
+    """
 
     components: int = 24
     reg: float = 20.0
     alpha: float = 4.0
     epochs: int = 15
+    use_item_features: bool = False
+    use_user_features: bool = False
+    feature_weight: float = 1.0
     seed: int = 0
 
     def fit(self, data: Dataset) -> Step:
@@ -285,7 +336,19 @@ class ALS:
             random_state=self.seed,
             num_threads=1,
         )
-        return _factorised(model, data)
+        return _factorised(model, self._told(data), data)
+
+    def _told(self, data: Dataset) -> sparse.csr_array:
+        """Who saw what, beside what features of users say, and above what those of items do."""
+        columns = sparse.csr_array((data.shape[0], 0), dtype=np.float32)
+        rows = sparse.csr_array((0, data.shape[1]), dtype=np.float32)
+        if self.use_user_features:
+            columns = _telling(user_features(data).matrix, data.user_counts > 0)
+        if self.use_item_features:
+            rows = sparse.csr_array(_telling(item_features(data).matrix, data.item_counts > 0).T)
+        weight = np.float32(self.feature_weight)
+        told = sparse.block_array([[data.matrix(), columns * weight], [rows * weight, None]])
+        return compact(sparse.csr_array(told))
 
 
 @dataclass(frozen=True)
@@ -311,21 +374,26 @@ class BPR:
             random_state=self.seed,
             num_threads=1,
         )
-        return _factorised(model, data)
+        return _factorised(model, data.matrix(), data)
 
 
 def _factorised(
-    model: AlternatingLeastSquares | BayesianPersonalizedRanking, data: Dataset
+    model: AlternatingLeastSquares | BayesianPersonalizedRanking,
+    told: sparse.csr_array,
+    data: Dataset,
 ) -> FactorStep:
-    """Fit an implicit model; users and items without events get zero vectors, not noise."""
-    known = data.user_counts > 0
+    """Fit an implicit model to a matrix that begins with the users and items of the data.
+
+    Those of whom it tells nothing get zero vectors, not noise.
+    """
+    users, items = data.shape
+    known = np.diff(told.indptr)[:users] > 0
+    met = np.bincount(told.indices, minlength=told.shape[1])[:items] > 0
     with threadpool_limits(1, "blas"):
-        model.fit(sparse.csr_matrix(data.matrix()), show_progress=False)
-    items = np.where(data.item_counts[:, None] > 0, model.item_factors, 0)
-    users = np.where(known[:, None], model.user_factors, 0)
-    return FactorStep(
-        users.astype(np.float32), items.astype(np.float32), known, log_popularity(data)
-    )
+        model.fit(sparse.csr_matrix(told), show_progress=False)
+    user_factors = np.where(known[:, None], model.user_factors[:users], 0).astype(np.float32)
+    item_factors = np.where(met[:, None], model.item_factors[:items], 0).astype(np.float32)
+    return FactorStep(user_factors, item_factors, known, log_popularity(data))
 
 
 @dataclass(frozen=True)
@@ -343,7 +411,13 @@ class LightFM:
         Length of a vector.
     loss : {"warp", "warp-kos", "bpr", "logistic"}
     learning_rate, epochs, max_sampled
-        See LightFM; the learning-rate schedule is Adagrad.
+        See LightFM.
+    schedule : {"adagrad", "adadelta"}
+        How steps grow smaller. Adadelta has no learning rate.
+    patience : int, optional
+        Where given, a tenth of each user's events is held out first, and lists of ten are made
+        every five epochs: the epochs that found most of it, once so many checks in a row have found
+        no more, are those of the fit, and ``epochs`` is the most there can be.
     user_reg, item_reg : float
         L2 penalty on the vectors of user and item features.
     use_user_features, use_item_features, use_friends : bool
@@ -360,6 +434,8 @@ class LightFM:
     loss: Literal["warp", "warp-kos", "bpr", "logistic"] = "warp"
     learning_rate: float = 0.03
     epochs: int = 45
+    schedule: Literal["adagrad", "adadelta"] = "adagrad"
+    patience: int | None = None
     max_sampled: int = 5
     user_reg: float = 1e-4
     item_reg: float = 1e-4
@@ -379,8 +455,10 @@ class LightFM:
         users = self._described(data, "user", user_known)
         items = self._described(data, "item", item_known)
         seen = sparse.coo_matrix(data.matrix()[user_known][:, item_known])
+        described = sparse.csr_matrix(users[user_known]), sparse.csr_matrix(items[item_known])
+        epochs = self.epochs if self.patience is None else self._stop(seen, described)
         fits = [
-            self._fit_once(seen, users[user_known], items[item_known], seed)
+            self._learn(self._start(seed), seen, described, epochs)
             for seed in np.random.SeedSequence(self.seed).generate_state(self.average)
         ]
         user_factors = np.hstack(
@@ -401,45 +479,73 @@ class LightFM:
     ) -> sparse.csr_array:
         """Identity of the known rows beside the features, CSR float32, all rows."""
         identity = sparse.eye_array(len(known), format="csr", dtype=np.float32)[:, known]
-        blocks = [identity]
+        blocks, weight = [identity], np.float32(self.feature_weight)
         if self.use_user_features if side == "user" else self.use_item_features:
             features = (user_features if side == "user" else item_features)(data)
-            blocks.append(self._weighed(features.normalised().matrix, known))
+            blocks.append(_telling(features.normalised().matrix, known) * weight)
         if self.use_friends and side == "user":
             friends = compact(normalize(friendships(data), norm="l1"))
-            blocks.append(self._weighed(friends, known))
+            blocks.append(_telling(friends, known) * weight)
         return sparse.csr_array(sparse.hstack(blocks, format="csr", dtype=np.float32))
 
-    def _weighed(self, features: sparse.csr_array, known: np.ndarray) -> sparse.csr_array:
-        """Leave out nobody's features, which learn nothing, and everybody's, which say nothing."""
-        share = np.diff(sparse.csc_array(features[known]).indptr) / max(1, known.sum())
-        return features[:, (share > 0) & (share < 1)] * np.float32(self.feature_weight)
-
-    def _fit_once(
-        self,
-        seen: sparse.coo_matrix,
-        users: sparse.csr_array,
-        items: sparse.csr_array,
-        seed: int,
-    ) -> _LightFM:
-        weights = None if (seen.data == 1).all() else seen
-        model = _LightFM(
+    def _start(self, seed: int) -> _LightFM:
+        return _LightFM(
             no_components=self.components,
             loss=self.loss,
+            learning_schedule=self.schedule,
             learning_rate=self.learning_rate,
             user_alpha=self.user_reg,
             item_alpha=self.item_reg,
             max_sampled=self.max_sampled,
             random_state=int(seed),
         )
-        return model.fit(
+
+    def _learn(
+        self, model: _LightFM, seen: sparse.coo_matrix, described: Described, epochs: int
+    ) -> _LightFM:
+        """Go on learning for some epochs."""
+        weights = None if (seen.data == 1).all() else seen
+        if weights is not None and self.loss == "warp-kos":
+            raise ValueError("k-OS WARP takes no weights: use another loss, or weigh nothing")
+        users, items = described
+        return model.fit_partial(
             seen,
-            user_features=sparse.csr_matrix(users),
-            item_features=sparse.csr_matrix(items),
-            epochs=self.epochs,
+            user_features=users,
+            item_features=items,
             sample_weight=weights,
+            epochs=epochs,
             num_threads=1,
         )
+
+    def _stop(self, seen: sparse.coo_matrix, described: Described) -> int:
+        """Epochs after which a held-out tenth of each user's events is found best."""
+        held_out = user_folds(seen.row, HOLD, np.random.default_rng(self.seed)) == 0
+        rest, hidden = (
+            sparse.coo_matrix((seen.data[some], (seen.row[some], seen.col[some])), seen.shape)
+            for some in (~held_out, held_out)
+        )
+        model, best_epochs, most, idle = self._start(self.seed), CHECK, -1.0, 0
+        for epochs in range(CHECK, self.epochs + 1, CHECK):
+            self._learn(model, rest, described, CHECK)
+            found = _found(model, rest.tocsr(), sparse.csr_array(hidden), described)
+            best_epochs, most, idle = (
+                (epochs, found, 0) if found > most else (best_epochs, most, idle + 1)
+            )
+            if idle == self.patience:
+                break
+        return min(best_epochs, self.epochs)
+
+
+def _found(
+    model: _LightFM, rest: sparse.csr_matrix, hidden: sparse.csr_array, described: Described
+) -> float:
+    """Mean nDCG@10 of lists of unseen items, over users from whom something was hidden."""
+    users = _represent(described[0], model.user_embeddings, model.user_biases)
+    items = _represent(described[1], model.item_embeddings, model.item_biases, item=True)
+    asked = np.flatnonzero(np.diff(hidden.indptr))
+    lists = topk(items, users[asked], min(10, len(items)), filter_query_items=rest[asked])[0]
+    hits = hits_at(lists, hidden[asked])
+    return float(np.mean(ndcg(hits, np.diff(hidden.indptr)[asked])))
 
 
 def _represent(

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -69,7 +70,7 @@ class Newcomers:
         step = with_seed(self.model, self.seed).fit(data)
         profiles = user_features(data).normalised()
         if isinstance(step, LinearStep | DualStep):
-            return NewcomersStep(step, None, profiles, data.matrix())
+            return NewcomersStep(step, None, profiles, step.history)
         if not isinstance(step, FactorStep):
             raise ValueError(f"{self.model} cannot take in newcomers: use LightFM, ALS or EASE")
         titles = item_features(data).normalised()
@@ -358,6 +359,39 @@ class Account:
     by_title: np.ndarray
 
 
+class Base(Protocol):
+    """What an assembled recommender asks of its base: a :class:`NewcomersStep`, or a blend."""
+
+    @property
+    def fold(self) -> FoldIn | None:
+        """How titles are described, and people met; None for linear models."""
+        ...
+
+    def __call__(self, slate: Slate) -> Slate:
+        """Score every slot of the slate."""
+        ...
+
+    def new(self, requests: pd.DataFrame) -> np.ndarray:
+        """Which requests are of people without events of whom something is known, bool (R,)."""
+        ...
+
+    def known_of(self, requests: pd.DataFrame) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """Liked titles that have events, and traits, CSR of (R, n_items) and of (R, G)."""
+        ...
+
+    def history(self, requests: pd.DataFrame) -> sparse.csr_array:
+        """What people have seen, or say they like, CSR of shape (R, n_items)."""
+        ...
+
+    def account(self, slate: Slate) -> Account:
+        """Say what the scores of a slate are made of."""
+        ...
+
+    def likeness(self, title: int, others: np.ndarray) -> np.ndarray:
+        """How alike a title is to others, float of shape (n,)."""
+        ...
+
+
 @dataclass(frozen=True)
 class NewcomersStep:
     """A fitted :class:`Newcomers`.
@@ -370,7 +404,7 @@ class NewcomersStep:
     profiles : Features of n_users rows
         Normalised traits of everybody.
     seen : CSR array of shape (n_users, n_items)
-        Who saw what.
+        Who saw what; of a linear model, with the weights that it learned from.
     """
 
     model: FactorStep | LinearStep | DualStep
@@ -398,6 +432,36 @@ class NewcomersStep:
             for name, values in half.parts.items():
                 parts[name][r] = values
         return replace(slate, parts=parts)
+
+    @property
+    def known(self) -> np.ndarray:
+        """Of which users the model knows anything, bool of shape (n_users,)."""
+        return self.model.known if self.fold is not None else np.diff(self.model.history.indptr) > 0
+
+    def met(self, requests: pd.DataFrame) -> tuple[NewcomersStep, pd.DataFrame]:
+        """Return a step to which nobody of some requests is new, and the requests as it knows them.
+
+        Whoever asks it for several things has newcomers folded in once.
+        """
+        new = self.new(requests)
+        if not new.any():
+            return self, requests
+        users = np.where(new, -1, requests["user"])
+        liked, traits = self.known_of(requests)
+        if self.fold is None:
+            own = self.model.history[np.maximum(users, 0)].multiply((users >= 0)[:, None])
+            history = sparse.csr_array(own + liked.multiply(new[:, None]))
+            history.eliminate_zeros()
+            model = replace(self.model, history=history)
+        else:
+            known = new | ((users >= 0) & self.known[users])
+            vectors = np.where((known & ~new)[:, None], self.model.user_factors[users], 0)
+            vectors[new] = self.fold.vectors(liked[new], traits[new])
+            model = replace(self.model, user_factors=vectors, known=known)
+        profiles, seen = replace(self.profiles, matrix=traits), self.history(requests)
+        people = requests.drop(columns=[LIKED, TRAITS], errors="ignore")
+        people = people.assign(user=np.arange(len(users), dtype=np.int32))
+        return NewcomersStep(model, self.fold, profiles, seen), people
 
     def new(self, requests: pd.DataFrame) -> np.ndarray:
         """Which requests are of people without events of whom something is known, bool (R,)."""
@@ -454,6 +518,16 @@ class NewcomersStep:
         expected = np.where((known | new)[:, None], expected, 0)
         return self.fold.account(history, expected, people, items)
 
+    def likeness(self, title: int, others: np.ndarray) -> np.ndarray:
+        """How alike a title is to others, float of shape (n,).
+
+        Of a linear model, what having seen the title says for others; of a factor model, see
+        :meth:`FoldIn.likeness`.
+        """
+        if self.fold is not None:
+            return self.fold.likeness(title, others)
+        return self.model.between(np.array([title]), others[None])[0]
+
     def history(self, requests: pd.DataFrame) -> sparse.csr_array:
         """What people have seen, or say they like, CSR of shape (R, n_items)."""
         users = requests["user"].to_numpy()
@@ -471,7 +545,8 @@ def _linear_account(
     """What each title of a history says for the items of its request: exactly its weight."""
     row = np.repeat(np.arange(len(items)), np.diff(history.indptr))
     titles, wanted = history.indices.astype(np.int64), items[row]
-    by_title = (model.between(titles, wanted) * history.data[:, None]).astype(np.float32)
+    counted = history.data * (model.popularity[titles] > 0)  # see `known_of`
+    by_title = (model.between(titles, wanted) * counted[:, None]).astype(np.float32)
     lead = np.zeros(items.shape, np.float32)
     np.add.at(lead, row, by_title)
     nothing = np.zeros_like(lead)

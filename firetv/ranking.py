@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from functools import lru_cache
+from itertools import islice
+from typing import Literal, Protocol
 
 import lightgbm
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from firetv.choices import (
     LATER,
@@ -30,8 +33,19 @@ from firetv.choices import (
     with_newcomers,
 )
 from firetv.data import Dataset
-from firetv.slate import EMPTY, ExcludeSeen, Slate, Stage, Step, best, recommend, with_seed
+from firetv.slate import (
+    EMPTY,
+    ExcludeSeen,
+    Slate,
+    Stage,
+    Step,
+    best,
+    recommend,
+    seen_by,
+    with_seed,
+)
 
+OF_USER = "user:"  # how the names of signals begin that say something of the user alone
 CHUNK_CELLS = 2_000_000  # request x candidate cells whose features are held at once
 
 
@@ -60,14 +74,16 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Logit:
-    """Conditional logit with an L2 penalty: see :func:`conditional_logit`."""
+    """Conditional logit with L2 penalties: see :func:`conditional_logit`."""
 
     l2: float = 20.0
+    even: float = 0.0
     nonnegative: bool = False
 
     def fit(self, choices: Choices) -> Scorer:
         """Maximise the penalised likelihood."""
-        return Linear(conditional_logit(choices, self.l2, nonnegative=self.nonnegative))
+        weights = conditional_logit(choices, self.l2, even=self.even, nonnegative=self.nonnegative)
+        return Linear(weights)
 
 
 @dataclass(frozen=True)
@@ -91,15 +107,19 @@ class LambdaMART:
 
     Attributes
     ----------
+    objective : {"lambdarank", "rank_xendcg"}
+        Which loss the trees descend: that of LambdaMART, or the cross entropy of XE-NDCG-MART
+        (Bruch 2021), a boosted conditional logit, for choices that are often far down in a list.
     trees, leaves, learning_rate, min_leaf, l2, feature_share, row_share
         See LightGBM's ``num_iterations, num_leaves, learning_rate, min_data_in_leaf, lambda_l2,
         feature_fraction, bagging_fraction``.
     cutoff : int
-        ``lambdarank_truncation_level``: pairs below this rank of both do not count.
+        ``lambdarank_truncation_level``: pairs below this rank of both do not count; LambdaMART's.
     seed : int
         Of rows and features drawn. One thread, so that fits repeat.
     """
 
+    objective: Literal["lambdarank", "rank_xendcg"] = "lambdarank"
     trees: int = 100
     leaves: int = 8
     learning_rate: float = 0.07
@@ -120,7 +140,7 @@ class LambdaMART:
             group=choices.valid.sum(axis=1),
         )
         parameters = {
-            "objective": "lambdarank",
+            "objective": self.objective,
             "lambdarank_truncation_level": self.cutoff,
             "learning_rate": self.learning_rate,
             "num_leaves": self.leaves,
@@ -144,20 +164,22 @@ class Trees:
 
     text: str
 
-    def _booster(self) -> lightgbm.Booster:
-        return lightgbm.Booster(model_str=self.text)
-
     def score(self, features: np.ndarray) -> np.ndarray:
         """Add the trees up."""
         if not len(features):  # which LightGBM refuses
             return np.zeros(0)
-        return self._booster().predict(features, num_threads=1)
+        return _booster(self.text).predict(features, num_threads=1)
 
     def contributions(self, features: np.ndarray) -> np.ndarray:
         """Take scores apart by their exact Shapley values (TreeSHAP; Lundberg et al. 2020)."""
         if not len(features):
             return np.zeros(features.shape)
-        return self._booster().predict(features, pred_contrib=True, num_threads=1)[:, :-1]
+        return _booster(self.text).predict(features, pred_contrib=True, num_threads=1)[:, :-1]
+
+
+@lru_cache(maxsize=8)  # a step scores many chunks, and reading costs more than a small one
+def _booster(text: str) -> lightgbm.Booster:
+    return lightgbm.Booster(model_str=text)
 
 
 @dataclass(frozen=True)
@@ -267,13 +289,20 @@ class Ranker:
     models : mapping of str to Stage
         Each gives one feature: its score, standardised over the request's candidates.
     signals : sequence of Stage
-        Every part that they add is a feature as it is, centred.
+        Every part that they add is a feature as it is, centred unless it is of the user alone.
     learner : Logit, LambdaMART or Average
     folds : int
         Of the training data; 1 learns from its last fifth instead, whose features come from
         models of the rest.
     negatives : int
         Candidates drawn beside each chosen item.
+    rounds : int, optional
+        Of the folds, how many are learned from; all by default.
+    head : int, optional
+        Where given, only so many unseen candidates of a request are ranked: those of the greatest
+        sum over the models. Alternatives are then the others of these, not a random sample, and
+        what was chosen from elsewhere is not learned from: what makes the order of a long tail
+        likely need not be what makes that of its first ten titles.
     most : int
         Events to learn from, drawn from all if there are more; features of 20 000 take a few
         hundred megabytes.
@@ -291,11 +320,19 @@ class Ranker:
     signals: Sequence[Stage] = ()
     learner: Learner = field(default_factory=Logit)
     folds: int = 5
+    rounds: int | None = None
+    head: int | None = None
     negatives: int = 100
     most: int = 20_000
     keep: int = 100
     newness: float | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rounds is not None and not 1 <= self.rounds <= self.folds:
+            raise ValueError(f"rounds {self.rounds}: learn from 1 to {self.folds} of the folds")
+        if self.head is not None and self.head < 1:
+            raise ValueError(f"head {self.head}: rank 1 candidate or more")
 
     def fit(self, data: Dataset) -> Step:
         """Learn the combination on held-out folds, with models and signals of all the data."""
@@ -307,15 +344,16 @@ class Ranker:
         Each held-out event that can be answered is a choice, with features from the other folds.
         """
         rng = np.random.default_rng(self.seed)
-        parts = [
-            self._features(train).choices(
-                some(held_out, self.most // self.folds, rng), train, rng, self.negatives
-            )
-            for train, held_out in self._held_out(data, rng)
-        ]
-        return Prepared(
-            Choices.joined(parts), self._features(data), ExcludeSeen().fit(data), self.keep
-        )
+        rounds = self.folds if self.rounds is None else self.rounds
+        parts = []
+        for train, held_out in islice(self._held_out(data, rng), rounds):
+            events, features = some(held_out, self.most // rounds, rng), self._features(train)
+            if self.head is None:
+                parts.append(features.choices(events, train, rng, self.negatives))
+            else:
+                parts.append(features.choices_of_head(events, train, self.head))
+        unseen = ExcludeSeen().fit(data)
+        return Prepared(Choices.joined(parts), self._features(data), unseen, self.keep, self.head)
 
     def _held_out(
         self, data: Dataset, rng: np.random.Generator
@@ -367,8 +405,15 @@ class FeatureStep:
         for signal in self.signals:
             for name, part in signal(bare).parts.items():
                 if self.names is None or name in self.names:
-                    slate = slate.add(name, centred(part, valid))
+                    # What is the same for all candidates of a user, only trees can use.
+                    value = part if name.startswith(OF_USER) else centred(part, valid)
+                    slate = slate.add(name, value)
         return slate
+
+    def total(self, slate: Slate) -> np.ndarray:
+        """Sum of the models' features, float32 (R, K); minus infinity in empty slots."""
+        parts = {name: part for name, part in slate.parts.items() if name in self.models}
+        return replace(slate, parts=parts).scores
 
     def choices(
         self, events: pd.DataFrame, train: Dataset, rng: np.random.Generator, negatives: int
@@ -377,22 +422,54 @@ class FeatureStep:
 
         They are standardised over all candidates before the sample is drawn.
         """
-        requests = events.rename(columns={"timestamp": "at"})
-        pool = np.flatnonzero(train.item_counts)
-        place = np.full(train.shape[1] + 1, EMPTY)  # the last, for EMPTY, stays so
-        place[pool] = np.arange(len(pool))
         user, item = events["user"].to_numpy(), events["item"].to_numpy()
+        place = np.full(train.shape[1] + 1, EMPTY)  # the last, for EMPTY, stays so
+        pool = np.flatnonzero(train.item_counts)
+        place[pool] = np.arange(len(pool))
         drawn = sample_candidates(item, user, train, rng, negatives)
-        unseen, rows = ExcludeSeen().fit(train), max(1, CHUNK_CELLS // len(pool))
-        chunks = []
-        for start in range(0, max(1, len(events)), rows):
-            slate = self(unseen(Slate(requests.iloc[start : start + rows], pool)))
-            there = drawn[start : start + rows]
-            taken = slate.take(place[there])
-            chunks.append(
-                Choices(_cells(taken, tuple(taken.parts)), there != EMPTY, tuple(taken.parts))
-            )
+        chunks = [
+            self._chosen(slate, place[drawn[rows]])
+            for rows, slate in self._slates(events, train, pool)
+        ]
         return Choices.joined(chunks)
+
+    def choices_of_head(self, events: pd.DataFrame, train: Dataset, head: int) -> Choices:
+        """Features of what events chose and of the rest of each request's head, if it was there.
+
+        What the same user chose in other events is no alternative: of the head, it is a large part.
+        """
+        pool, item = np.flatnonzero(train.item_counts), events["item"].to_numpy()
+        place = (events["user"].to_numpy(), item)
+        chosen_ever = sparse.csr_array((np.ones(len(item), np.float32), place), shape=train.shape)
+        chunks = []
+        for rows, slate in self._slates(events, train, pool):
+            slots = best(self.total(slate), head)
+            chosen = pool[slots] == item[rows, None]
+            order = np.argsort(~chosen, axis=1, kind="stable")
+            slots, found = np.take_along_axis(slots, order, axis=1), chosen.any(axis=1)
+            items = np.take_along_axis(slate.grid, slots, axis=1)
+            valid = (items != EMPTY) & ~seen_by(chosen_ever, slate.users, items)
+            valid[:, 0] = True
+            room = ((0, 0), (0, head - slots.shape[1]))  # folds may know fewer titles than that
+            slots = np.pad(np.where(valid, slots, EMPTY), room, constant_values=EMPTY)
+            made = self._chosen(slate, slots)
+            chunks.append(Choices(made.features[found], made.valid[found], made.names))
+        return Choices.joined(chunks)
+
+    def _slates(
+        self, events: pd.DataFrame, train: Dataset, pool: np.ndarray
+    ) -> Iterator[tuple[slice, Slate]]:
+        """Features of all unseen candidates of some events at a time."""
+        requests = events.rename(columns={"timestamp": "at"})
+        unseen, some = ExcludeSeen().fit(train), max(1, CHUNK_CELLS // len(pool))
+        for start in range(0, max(1, len(events)), some):
+            rows = slice(start, start + some)
+            yield rows, self(unseen(Slate(requests.iloc[rows], pool)))
+
+    def _chosen(self, slate: Slate, slots: np.ndarray) -> Choices:
+        """Choices among some slots, of which the first was chosen."""
+        taken = slate.take(slots)
+        return Choices(_cells(taken, tuple(taken.parts)), slots != EMPTY, tuple(taken.parts))
 
 
 @dataclass(frozen=True)
@@ -407,18 +484,20 @@ class Prepared:
         Of models and signals fitted on all the data.
     unseen : Step
     keep : int
+    head : int or None
     """
 
     choices: Choices
     features: FeatureStep
     unseen: Step
     keep: int
+    head: int | None = None
 
     def learn(self, learner: Learner, names: Sequence[str] | None = None) -> Step:
         """Learn a combination of all features, or of those that are named."""
         choices = self.choices if names is None else self.choices.select(names)
         features = replace(self.features, names=choices.names)
-        return RankerStep(features, learner.fit(choices), self.unseen, self.keep)
+        return RankerStep(features, learner.fit(choices), self.unseen, self.keep, self.head)
 
 
 @dataclass(frozen=True)
@@ -432,6 +511,7 @@ class RankerStep:
     scorer: Scorer
     unseen: Step
     keep: int
+    head: int | None = None
 
     def __call__(self, slate: Slate) -> Slate:
         """Score all slots, keep the best, and say what each group of features contributes."""
@@ -439,6 +519,8 @@ class RankerStep:
             return recommend(self, slate.requests, slate.items, CHUNK_CELLS)
         names = self.features.names
         slate = self.features(self.unseen(Slate(slate.requests, slate.items)))
+        if self.head is not None:
+            slate = slate.take(best(self.features.total(slate), self.head))
         rows = _cells(slate, names).reshape(-1, len(names))
         score = self.scorer.score(rows).reshape(slate.shape)
         slate = slate.take(best(np.where(slate.grid == EMPTY, -np.inf, score), self.keep))

@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from firetv import storage
+from firetv.blends import NewcomersBlend
 from firetv.context import ContextBoost, ContextReader, ContextStep
 from firetv.data import Dataset
 from firetv.explain import Explainer
@@ -25,13 +26,14 @@ from firetv.group_reasons import STRATEGIES, names_of, records, table
 from firetv.groups import GroupStep, Unseen
 from firetv.lists import Basis, GroupList, Newcomer, Recommendations
 from firetv.member_weights import Suitability, factors_of
-from firetv.models import LightFM
 from firetv.moments import Clock, Context
-from firetv.newcomers import LIKED, TRAITS, Newcomers, NewcomersStep
+from firetv.newcomers import LIKED, TRAITS, Base, Newcomers
 from firetv.notifications import POLICY, Notifications, Policy, notify
 from firetv.opinions import Chances, Opinions
+from firetv.packaged import packaged
 from firetv.panels import GUEST, LARGEST
 from firetv.published import checksum
+from firetv.ranking import Ranker
 from firetv.schema import DataError, Problem, one_of
 from firetv.slate import (
     CHUNK_CELLS,
@@ -47,7 +49,7 @@ from firetv.slate import (
 )
 from firetv.social import FriendBoost, FriendStep, instants
 
-BASE = LightFM(use_user_features=True, use_item_features=True)
+BASE = packaged("lightfm")
 CONTEXT = ContextBoost("rules", strength=1.0)
 FRIENDS = FriendBoost()
 LONGEST = 100  # list that may be asked for
@@ -95,7 +97,7 @@ class Recommender:
     ----------
     data : Dataset
         All that it knows of people and titles.
-    base : NewcomersStep
+    base : NewcomersStep or NewcomersBlendStep
     friends : FriendStep or None
     context : ContextStep or None
     chances : Opinions
@@ -114,7 +116,7 @@ class Recommender:
     """
 
     data: Dataset
-    base: NewcomersStep
+    base: Base
     friends: FriendStep | None
     context: ContextStep | None
     chances: Opinions
@@ -138,7 +140,9 @@ class Recommender:
         ----------
         data : Dataset
         base : Stage
-            See :class:`~firetv.newcomers.Newcomers` for those that can be used.
+            See :class:`~firetv.newcomers.Newcomers` for those that can be used. A
+            :class:`~firetv.ranking.Ranker` of such models, as :func:`~firetv.packaged.blend`
+            returns, becomes a :class:`~firetv.blends.NewcomersBlend`.
         context : ContextBoost, optional
             None for no context.
         friends : FriendBoost, optional
@@ -152,7 +156,8 @@ class Recommender:
         ValueError
             If a layer cannot learn from so few data, or the base is of a kind that cannot be used.
         """
-        newcomers = with_seed(Newcomers(base), seed)
+        blended = isinstance(base, Ranker)
+        newcomers = with_seed(NewcomersBlend(base) if blended else Newcomers(base), seed)
         layers: dict[str, Stage] = {"base": newcomers}
         if friends is not None and data.friends is not None and data.friends.nnz:
             layers["friends"] = with_seed(friends, seed)
@@ -443,7 +448,8 @@ class Recommender:
         """List titles that are watched by the same people, or that are described alike.
 
         Of a linear model, what having seen the title says for others; of a factor model, the cosine
-        of their vectors, scaled as people's vary.
+        of their vectors, scaled as people's vary; of a blend, the weighted mean of both, each in
+        deviations from its mean.
 
         Returns
         -------
@@ -461,10 +467,7 @@ class Recommender:
         if code < 0:
             raise ValueError(f"{content!r} is not one of the {len(self.data.item_ids)} titles")
         others = self.candidates[self.candidates != code]
-        if self.base.fold is not None:
-            likeness = self.base.fold.likeness(int(code), others)
-        else:
-            likeness = self.base.model.between(np.array([code]), others[None])[0]
+        likeness = self.base.likeness(int(code), others)
         slots = best(likeness[None], k)[0]
         items = others[slots]
         return pd.DataFrame(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -46,6 +46,8 @@ __all__ = [
     "plot_intervals",
     "plot_lifts",
     "plot_moves",
+    "plot_tradeoffs",
+    "plot_trials",
     "project_root",
     "reports_dir",
     "save_artefact",
@@ -314,6 +316,84 @@ def plot_friends(
     ax.set(xlim=(-1.45, 1.45), ylim=(-1.45, 1.45), xticks=[], yticks=[], aspect="equal")
     sns.despine(ax=ax, left=True, bottom=True)
     return ax
+
+
+def plot_trials(
+    study: Mapping[str, Any], names: Sequence[str], axes: Sequence[Axes], *, label: str = ""
+) -> None:
+    """Draw what every trial of a study found, over each of some hyperparameters.
+
+    Parameters
+    ----------
+    study : mapping
+        As :func:`firetv.packaged.study` gives it; of it, ``history`` is read.
+    names : sequence of str
+        Hyperparameters: numbers, which are drawn on a log scale where they span two decades, or
+        words, drawn side by side.
+    axes : sequence of Axes
+        One for each name. Trials that found less than two thirds of the best stand at the floor.
+    label : str
+        Before each name, such as the model's.
+    """
+    trials = pd.DataFrame([t["parameters"] | {"found": t["value"]} for t in study["history"]])
+    best = trials["found"].idxmax()
+    most = trials["found"][best]
+    found = trials["found"].clip(lower=most * 2 / 3)
+    for name, ax in zip(names, axes, strict=True):
+        values = trials[name]
+        if values.dtype == bool or not pd.api.types.is_numeric_dtype(values):
+            levels = sorted(values.astype("str").unique())
+            values = values.astype("str").map(levels.index)
+            ax.set_xticks(range(len(levels)), levels, fontsize=8)
+            ax.set_xlim(-0.5, len(levels) - 0.5)
+        elif values.min() > 0 and values.max() >= 100 * values.min():
+            ax.set_xscale("log")
+        ax.scatter(values, found, s=14, color="C0", alpha=0.55, linewidth=0)
+        ax.scatter(values[best], most, s=90, marker="*", color="C1", zorder=3)
+        ax.set_ylim(most * 0.65, most * 1.03)
+        ax.set_xlabel(f"{label} {name}".strip())
+
+
+def plot_tradeoffs(
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    models: Sequence[str],
+    lines: Mapping[str, Sequence[str]],
+    *,
+    ax: Axes,
+) -> None:
+    """Draw models by two metrics, and re-rankings of one of them as a line; the legend is yours.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A row for each model, a column for each metric.
+    x, y : str
+        Metrics.
+    models : sequence of str
+        At most seven, each with a mark of its own.
+    lines : mapping of str to sequence of str
+        Models that a line joins, by the name of the line.
+    ax : Axes
+    """
+    for number, (name, joined) in enumerate(lines.items(), start=1):
+        path = table.loc[list(joined)]
+        ax.plot(path[x], path[y], color=f"C{number}", marker="o", markersize=4, label=name)
+    for model, marker in zip(models, "sD^vP*X", strict=False):
+        point = table.loc[model]
+        ax.scatter(
+            point[x],
+            point[y],
+            marker=marker,
+            s=46,
+            color="0.25",
+            linewidth=0,
+            zorder=3,
+            label=model,
+        )
+    ax.margins(x=0.12, y=0.1)
+    ax.set(xlabel=x, ylabel=y)
 
 
 def interval_table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,7 +51,8 @@ def train(
     data: Folder = None,
     out: Annotated[Path | None, typer.Option(help="Folder; data/recommender by default.")] = None,
     base: Annotated[
-        str, typer.Option(help="lightfm (with features), ease, als, bpr or itemknn.")
+        str,
+        typer.Option(help="Tuned: lightfm, ease, als, bpr, itemknn, or blend of the first three."),
     ] = "lightfm",
     parameters: Annotated[
         Path | None, typer.Option(help="What firetv tune --out wrote, in place of --base.")
@@ -88,12 +90,12 @@ def train(
 
 
 def _base(name: str, parameters: Path | None) -> Stage:
-    from firetv.recommender import BASE
-    from firetv.tuning import MODELS, read_parameters
+    from firetv.packaged import MODELS, blend, packaged, read_parameters
 
     if parameters is not None:
         return read_parameters(parameters)
-    return one_of(name, {**MODELS, "lightfm": BASE}, "base models")
+    made = {model: partial(packaged, model) for model in MODELS} | {"blend": blend}
+    return one_of(name, made, "base models")()
 
 
 def _context(mode: str, strength: float | None, clock: Clock) -> ContextBoost | None:

@@ -1,8 +1,8 @@
-"""Hyperparameters of base models: searched on a validation part, kept in a file, read back.
+"""Hyperparameters of base models: searched on a validation part, kept in a file.
 
 The last part of the data in time is cut off first, for whoever tests what was found; a study learns
-from the rest without its own last part, and asks for that. :func:`tune` makes trials until a study
-holds enough of them, :func:`read_parameters` turns its result into a stage.
+from the rest without a part of its own, and asks for that. :func:`tune` makes trials until a study
+holds enough of them, :func:`~firetv.packaged.read_parameters` turns its result into a stage.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -21,13 +21,7 @@ import optuna
 import pandas as pd
 from implicit.recommender_base import ModelFitError
 from joblib import Parallel, delayed
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-    distribution_to_json,
-)
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import OptunaError, UpdateFinishedTrialError
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.samplers import TPESampler
@@ -40,60 +34,15 @@ from firetv.abtest import Interval
 from firetv.data import Dataset
 from firetv.evaluate import compare, measure, run, summarise
 from firetv.metrics import ACCURACY
-from firetv.models import ALS, BPR, EASE, ItemKNN, LightFM
+from firetv.packaged import MODELS, SPACES, defaults, packaged_values, stage_of
 from firetv.published import checksum
 from firetv.schema import DataError, Problem
-from firetv.slate import Stage
-from firetv.splits import Split, temporal_split
+from firetv.splits import Split, published_split, random_split, temporal_split
 
-MODELS: Mapping[str, Stage] = {
-    "lightfm": LightFM(),
-    "ease": EASE(),
-    "als": ALS(),
-    "bpr": BPR(),
-    "itemknn": ItemKNN(),
-}
-"""Models that can be tuned, each with the packaged defaults."""
-
-_EITHER = CategoricalDistribution((False, True))
-SPACES: Mapping[str, Mapping[str, BaseDistribution]] = {
-    "lightfm": {
-        "components": IntDistribution(8, 64, log=True),
-        "loss": CategoricalDistribution(("warp", "bpr", "logistic", "warp-kos")),
-        "learning_rate": FloatDistribution(0.005, 0.2, log=True),
-        "epochs": IntDistribution(5, 60),
-        "max_sampled": IntDistribution(2, 20, log=True),
-        "user_reg": FloatDistribution(1e-7, 1e-2, log=True),
-        "item_reg": FloatDistribution(1e-7, 1e-2, log=True),
-        "use_user_features": _EITHER,
-        "use_item_features": _EITHER,
-        "feature_weight": FloatDistribution(0.1, 10, log=True),
-    },
-    "ease": {"reg": FloatDistribution(1, 5000, log=True)},
-    "als": {
-        "components": IntDistribution(8, 128, log=True),
-        "reg": FloatDistribution(0.1, 200, log=True),
-        "alpha": FloatDistribution(0.5, 40, log=True),
-        "epochs": IntDistribution(5, 30),
-    },
-    "bpr": {
-        "components": IntDistribution(8, 128, log=True),
-        "learning_rate": FloatDistribution(0.002, 0.2, log=True),
-        "reg": FloatDistribution(1e-4, 0.1, log=True),
-        "epochs": IntDistribution(10, 100),
-    },
-    "itemknn": {
-        "neighbours": IntDistribution(5, 500, log=True),
-        "weighting": CategoricalDistribution(("cosine", "tfidf", "bm25")),
-    },
-}
-"""What is searched: fields of the models, with their ranges, which hold the defaults."""
-
-MAY_BE_ZERO = ("reg", "user_reg", "item_reg", "feature_weight")
-MOST = 1_000_000  # beyond it a number is a slip of the pen
 ENOUGH = 20  # trials, from where the best quarter says which parameters matter
 STUDY = "firetv"  # the study's name in its file
 HEADER = b"SQLite format 3\0"
+PROTOCOLS = ("temporal", "published")
 DIVERGED = (ValueError, ArithmeticError, ModelFitError)  # how models say that a fit came to nothing
 
 
@@ -107,7 +56,7 @@ class Search:
     Attributes
     ----------
     model : str
-        Key of :data:`MODELS`.
+        Key of :data:`~firetv.packaged.MODELS`.
     metric : str
         Key of :data:`firetv.metrics.ACCURACY`.
     k : int
@@ -117,7 +66,11 @@ class Search:
     test_share : float
         Last part of the events, which is cut off.
     validation_share : float
-        Last part of what is left, which must be found.
+        Part of what is left that must be found.
+    protocol : {"temporal", "published"}
+        Whether the last events of what is left must be found, or a random share of each user's,
+        another one with each seed; then what is test in :func:`~firetv.splits.published_split` is
+        cut off as well.
     seed : int
         Of suggestions, models and intervals.
 
@@ -133,6 +86,7 @@ class Search:
     seeds: int = 1
     test_share: float = 0.2
     validation_share: float = 0.2
+    protocol: Literal["temporal", "published"] = "temporal"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -144,6 +98,7 @@ class Search:
             "seeds": (self.seeds >= 1, "Give 1 or more."),
             "test_share": (0 < self.test_share < 1, share),
             "validation_share": (0 < self.validation_share < 1, share),
+            "protocol": (self.protocol in PROTOCOLS, f"Use {' or '.join(PROTOCOLS)}."),
         }
         problems = [
             Problem(name, "", f"cannot be {getattr(self, name)!r}", remedy)
@@ -160,21 +115,38 @@ class Search:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The packaged values of what is searched."""
-        return {name: getattr(MODELS[self.model], name) for name in self.space}
+        """The values of what is searched that the models have by themselves."""
+        return defaults(self.model)
 
-    def split(self, data: Dataset) -> Split:
-        """What is learned from and the validation part, both from before the test part."""
-        before = temporal_split(data, self.test_share).train
-        return replace(temporal_split(before, self.validation_share), name="validation")
+    @property
+    def packaged(self) -> dict[str, Any]:
+        """The values that were found on MovieLens-100K and are packaged."""
+        return packaged_values(self.model)
 
-    def measure(self, trials: Mapping[str, Mapping[str, Any]], split: Split) -> pd.DataFrame:
+    def seen(self, data: Dataset) -> Dataset:
+        """What trials may look at: nothing of a test part."""
+        later = temporal_split(data, self.test_share)
+        if self.protocol == "temporal":
+            return later.train
+        return published_split(data).train.until(later.requests["at"].iloc[0])
+
+    def splits(self, data: Dataset) -> list[Split]:
+        """For each seed of the model, what is learned from and what must be found."""
+        seen, share = self.seen(data), self.validation_share
+        if self.protocol == "temporal":
+            splits = [temporal_split(seen, share)] * self.seeds
+        else:
+            splits = [random_split(seen, self.seed + n, share) for n in range(self.seeds)]
+        return [replace(split, name="validation") for split in splits]
+
+    def measure(
+        self, trials: Mapping[str, Mapping[str, Any]], splits: Sequence[Split]
+    ) -> pd.DataFrame:
         """Values of some hyperparameters, given by name, for every request and seed."""
-        seeds = range(self.seed, self.seed + self.seeds)
         runs = [
-            run(name, replace(MODELS[self.model], **parameters), split, seed, self.k)
+            run(name, stage_of(self.model, parameters), split, self.seed + number, self.k)
             for name, parameters in trials.items()
-            for seed in seeds
+            for number, split in enumerate(splits)
         ]
         return measure(runs, [self.metric])
 
@@ -200,6 +172,8 @@ class Tuned:
         greatest first (PED-ANOVA; Watanabe et al. 2023). Empty where trials are too few to say.
     data : mapping
         ``name``, ``checksum`` and ``rows`` of what the study saw: the test part is not among it.
+    history : sequence of mappings
+        ``parameters`` and ``value`` of each finished trial, in their order.
     """
 
     search: Search
@@ -210,9 +184,10 @@ class Tuned:
     trials: int
     importances: Mapping[str, float]
     data: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]]
 
     def document(self) -> dict[str, Any]:
-        """Return all of it as plain values, from which :func:`read_parameters` can read."""
+        """Return all of it as plain values, for :func:`~firetv.packaged.read_parameters`."""
         best, defaults, difference = (
             {name: value for name, value in vars(each).items() if name != "n"}
             for each in (self.best, self.defaults, self.difference)
@@ -231,11 +206,13 @@ class Tuned:
             "importances": dict(self.importances),
             "data": dict(self.data),
             "split": {
+                "protocol": self.search.protocol,
                 "test_share": self.search.test_share,
                 "validation_share": self.search.validation_share,
             },
             "seeds": self.search.seeds,
             "seed": self.search.seed,
+            "history": list(self.history),
         }
 
 
@@ -245,8 +222,9 @@ class Tuned:
 def tune(data: Dataset, search: Search, file: Path, trials: int = 30, jobs: int = 1) -> Tuned:
     """Make trials until a study holds enough finished ones, and compare its best to the defaults.
 
-    The first trial is that of the packaged defaults. A fit that comes to nothing, because the
-    learning rate is too high for instance, counts as a trial that found nothing.
+    The first trial is that of the defaults, the second that of the packaged values. A fit that
+    comes to nothing, because the learning rate is too high for instance, counts as a trial that
+    found nothing.
 
     Parameters
     ----------
@@ -286,7 +264,7 @@ def tune(data: Dataset, search: Search, file: Path, trials: int = 30, jobs: int 
     """
     if trials < 1 or jobs < 1:
         raise ValueError(f"{trials} trials and {jobs} jobs: give at least 1 of each")
-    split = search.split(data)
+    splits = search.splits(data)
     facts = _facts(data, search)
     with _opened(file) as study, threadpool_limits(1, "blas"):
         _claim(study, _settings(search, facts), file)
@@ -294,16 +272,16 @@ def tune(data: Dataset, search: Search, file: Path, trials: int = 30, jobs: int 
         with tqdm(total=trials, initial=min(len(found), trials), desc=search.model) as bar:
             while len(found) < trials:
                 size = min(jobs - len(found) % jobs, trials - len(found))
-                _try(study, search, split, range(len(found), len(found) + size), file)
+                _try(study, search, splits, range(len(found), len(found) + size), file)
                 found = _finished(study)
                 bar.set_postfix(best=f"{_best(found).value:.4f}", refresh=False)
                 bar.update(size)
-        return _summary(study, search, split, facts)
+        return _summary(study, search, splits, facts)
 
 
 def _facts(data: Dataset, search: Search) -> dict[str, Any]:
     """Name, checksum and rows of what a study sees of the data."""
-    seen = temporal_split(data, search.test_share).train
+    seen = search.seen(data)
     return {
         "name": data.manifest.get("name", "data"),
         "checksum": checksum(seen.interactions, seen.reactions, seen.users, seen.content),
@@ -318,13 +296,15 @@ def _settings(search: Search, facts: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(settings))
 
 
-def _try(study: optuna.Study, search: Search, split: Split, places: range, file: Path) -> None:
+def _try(
+    study: optuna.Study, search: Search, splits: Sequence[Split], places: range, file: Path
+) -> None:
     """Make a batch of trials, whose places count from the first finished trial of the study."""
     if study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         raise _in_use(file)
     batch = [_suggested(study, search, place) for place in places]
     work = [
-        delayed(_outcome)(search, split, trial.params, place)
+        delayed(_outcome)(search, splits, trial.params, place)
         for trial, place in zip(batch, places, strict=True)
     ]
     outcomes = Parallel(len(batch), backend="threading")(work)
@@ -337,25 +317,26 @@ def _try(study: optuna.Study, search: Search, split: Split, places: range, file:
 
 
 def _suggested(study: optuna.Study, search: Search, place: int) -> Trial:
-    """Begin the trial of a place: the defaults come first, then whatever the sampler suggests."""
-    if place == 0 and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        study.enqueue_trial(search.defaults)
+    """Begin the trial of a place: known values come first, then whatever the sampler suggests."""
+    first = (search.defaults, search.packaged)
+    if place < len(first) and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        study.enqueue_trial(first[place])
     seed = np.random.SeedSequence([search.seed, place]).generate_state(1)[0]
     study.sampler = TPESampler(seed=int(seed))
     return study.ask(dict(search.space))
 
 
 def _outcome(
-    search: Search, split: Split, parameters: Mapping[str, Any], place: int
+    search: Search, splits: Sequence[Split], parameters: Mapping[str, Any], place: int
 ) -> tuple[Interval, str]:
     """Mean over users with its interval, and what went wrong with the fit."""
     try:
-        values = search.measure({"trial": parameters}, split)
+        values = search.measure({"trial": parameters}, splits)
     except DIVERGED as error:
         if place == 0:  # then it is not the hyperparameters that are to blame
             what = f"{search.model} cannot be fitted with its defaults: {error}"
             raise ValueError(what) from error
-        return Interval(0.0, 0.0, 0.0, len(split.requests)), str(error)
+        return Interval(0.0, 0.0, 0.0, len(splits[0].requests)), str(error)
     return _intervals(summarise(values, search.seed))["trial"], ""
 
 
@@ -375,11 +356,13 @@ def _best(found: Sequence[FrozenTrial]) -> FrozenTrial:
     return max(found, key=lambda trial: (trial.value, -trial.number))
 
 
-def _summary(study: optuna.Study, search: Search, split: Split, facts: Mapping[str, Any]) -> Tuned:
+def _summary(
+    study: optuna.Study, search: Search, splits: Sequence[Split], facts: Mapping[str, Any]
+) -> Tuned:
     """Compare the best trial to the defaults, both of them fitted again: models repeat exactly."""
     found = _finished(study)
     parameters = {name: _best(found).params[name] for name in search.space}
-    values = search.measure({"defaults": search.defaults, "best": parameters}, split)
+    values = search.measure({"defaults": search.defaults, "best": parameters}, splits)
     means = _intervals(summarise(values, search.seed))
     return Tuned(
         search,
@@ -390,6 +373,7 @@ def _summary(study: optuna.Study, search: Search, split: Split, facts: Mapping[s
         trials=len(found),
         importances=_importances(study, search) if len(found) >= ENOUGH else {},
         data=facts,
+        history=[{"parameters": each.params, "value": each.value} for each in found],
     )
 
 
@@ -490,78 +474,3 @@ def _unusable(file: Path, error: BaseException) -> DataError:
 def _in_use(file: Path) -> DataError:
     remedy = "Let that one end, then run again."
     return DataError(Problem(str(file), "", "is at work in another run", remedy))
-
-
-# What was found, read back
-
-
-def read_parameters(path: Path) -> Stage:
-    """Read a model with its hyperparameters from a file such as ``firetv tune --out`` writes.
-
-    Parameters
-    ----------
-    path : Path
-        A JSON object with ``model``, a key of :data:`MODELS`, and ``parameters``, an object of some
-        of its fields, beyond the ranges that are searched if need be. Other keys are not read.
-
-    Returns
-    -------
-    Stage
-        The model; what the file does not name has its default.
-
-    Raises
-    ------
-    DataError
-        All that is wrong with the file, with keys and remedies.
-    """
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        remedy = "Write it with `firetv tune --out`."
-        raise DataError(
-            Problem(str(path), "", f"cannot be read as JSON: {error}", remedy)
-        ) from error
-    document = document if isinstance(document, dict) else {}
-    name, parameters = document.get("model"), document.get("parameters")
-    problems = []
-    if not isinstance(name, str) or name not in MODELS:
-        remedy = f"Name one of {', '.join(MODELS)}."
-        problems.append(_wrong(path, "model", "is missing or unknown", remedy))
-    if not isinstance(parameters, dict):
-        remedy = 'Give an object such as {"epochs": 30}.'
-        problems.append(_wrong(path, "parameters", "is missing or no object", remedy))
-    if problems:
-        raise DataError(*problems)
-    kinds = get_type_hints(type(MODELS[name]))
-    for key, value in parameters.items():
-        if key not in kinds:
-            what, remedy = f"is no field of {name}", f"It has {', '.join(kinds)}."
-        elif remedy := _remedy(key, value, kinds[key]):
-            what = f"cannot be {json.dumps(value)}"
-        else:
-            continue
-        problems.append(_wrong(path, f"parameters.{key}", what, remedy))
-    if problems:
-        raise DataError(*problems)
-    typed = {key: float(v) if kinds[key] is float else v for key, v in parameters.items()}
-    return replace(MODELS[name], **typed)
-
-
-def _wrong(path: Path, key: str, what: str, remedy: str) -> Problem:
-    return Problem(f"{path}, {key}", "", what, remedy)
-
-
-def _remedy(key: str, value: object, kind: object) -> str:
-    """Say what a field takes if it does not take a value."""
-    if get_origin(kind) is Literal:
-        return "" if value in get_args(kind) else f"Use one of {', '.join(get_args(kind))}."
-    if kind is bool:
-        return "" if isinstance(value, bool) else "Use true or false."
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int:
-        least = 0 if key == "seed" else 1
-        fits = number and isinstance(value, int) and least <= value <= MOST
-        return "" if fits else f"Give a whole number from {least} to {MOST}."
-    zero = key in MAY_BE_ZERO
-    fits = number and 0 <= value <= MOST and (value > 0 or zero)
-    return "" if fits else f"Give a number {'not below' if zero else 'above'} 0, up to {MOST}."

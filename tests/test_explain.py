@@ -26,6 +26,7 @@ from firetv.lists import Newcomer, Recommendations
 from firetv.models import ALS, EASE, ItemKNN, LightFM
 from firetv.moments import Clock, Context
 from firetv.proof import friend_events, sharing, social_proof
+from firetv.ranking import Logit, Ranker
 from firetv.recommender import Recommender
 from firetv.scales import Scales
 from firetv.sentences import friends as friends_sentence
@@ -38,9 +39,15 @@ BASES = {
     "itemknn": ItemKNN(),
     "als": ALS(components=4, reg=1.0),
     "lightfm": HYBRID,
+    "blend": Ranker(
+        {"ease": EASE(reg=10), "itemknn": ItemKNN(), "lightfm": HYBRID},
+        learner=Logit(l2=1.0, nonnegative=True),
+        folds=4,
+        rounds=1,
+    ),
 }
 LINEAR = ("ease", "itemknn")
-COUNTS = {"ease": 4.0, "itemknn": 1.0, "als": 30.0, "lightfm": 4.0}
+COUNTS = {"ease": 4.0, "itemknn": 1.0, "als": 30.0, "lightfm": 4.0, "blend": 1.0}
 AT = pd.Timestamp("2024-02-20T20:15Z")
 MOMENT = Context(AT, weather="rainy", companion="family", festival="Diwali")
 CLOCK = Clock(zone="Europe/Berlin")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
 
+from firetv import models
 from firetv.data import Dataset, Tables
 from firetv.evaluate import measure, run
+from firetv.features import item_features, user_features
 from firetv.models import (
     ALS,
     BPR,
@@ -29,6 +32,7 @@ from firetv.slate import EMPTY, ExcludeSeen, Slate, Stage, Step, chain, recommen
 from firetv.social import FriendBoost, WithFriends
 from firetv.splits import random_split
 from firetv.steps import DualStep, LinearStep
+from firetv.weighting import Weighted
 
 FEATURES = {"use_user_features": True, "use_item_features": True}
 PERSONAL = {
@@ -41,6 +45,11 @@ PERSONAL = {
     "lightfm": LightFM(components=8, epochs=40, learning_rate=0.05),
     "lightfm-average": LightFM(components=8, epochs=40, learning_rate=0.05, average=2),
     "lightfm-hybrid": LightFM(components=8, epochs=40, learning_rate=0.05, **FEATURES),
+    "lightfm-patient": LightFM(components=8, epochs=40, learning_rate=0.05, patience=4),
+    "ease-with-features": EASE(10, use_item_features=True, feature_weight=1.5, activity=0.5),
+    "als-with-features": ALS(components=4, reg=0.1, epochs=50, **FEATURES),
+    "ease-weighted": Weighted(EASE(reg=10), rating_power=0.5, half_life=60.0),
+    "als-weighted": Weighted(ALS(components=2, reg=0.1, epochs=50), completion_power=0.5),
     "content-profile": ContentProfile(),
     "ease-with-friends": WithFriends(EASE(reg=10)),
     "als-trained-on-friends": WithFriends(ALS(components=2, reg=0.1, epochs=50), "training"),
@@ -250,12 +259,19 @@ def test_ease_agrees_with_its_definition(data: Dataset) -> None:
 # Fewer users than items
 
 
-def by_both(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> tuple[Step, Step]:
+EASES = {
+    "plain": EASE(reg=5),
+    "activity": EASE(reg=5, activity=0.8),
+    "features": EASE(reg=5, use_item_features=True, activity=0.3),
+}
+
+
+def by_both(stage: EASE, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> tuple[Step, Step]:
     """EASE fitted by items and by users."""
     monkeypatch.setattr("firetv.models.DUAL", np.inf)
-    by_items = EASE(reg=5).fit(data)
+    by_items = stage.fit(data)
     monkeypatch.setattr("firetv.models.DUAL", 0)
-    by_users = EASE(reg=5).fit(data)
+    by_users = stage.fit(data)
     assert isinstance(by_items, LinearStep)
     assert isinstance(by_users, DualStep)
     return by_items, by_users
@@ -277,12 +293,16 @@ CUTS = {
 }
 
 
+@pytest.mark.parametrize("stage", EASES.values(), ids=EASES)
 @pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
 def test_ease_is_the_same_by_users_as_by_items(
-    cut: Callable[[Dataset], Dataset], data: Dataset, monkeypatch: pytest.MonkeyPatch
+    cut: Callable[[Dataset], Dataset],
+    stage: EASE,
+    data: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = cut(data)
-    by_items, by_users = by_both(data, monkeypatch)
+    by_items, by_users = by_both(stage, data, monkeypatch)
     users = requests(*range(data.shape[0]), -1)
     rng = np.random.default_rng(0)
     own = np.argsort(rng.random((len(users), data.shape[1])), axis=1)[:, :9]
@@ -312,6 +332,274 @@ def test_ease_by_users_needs_no_events(data: Dataset) -> None:
     np.testing.assert_array_equal(slate.scores, 0)
 
 
+# Features beside histories
+
+
+def cold(data: Dataset, users: int = 2, items: int = 5) -> Dataset:
+    """The data without events of the first users and of the first items."""
+    return data.keep((data.interactions["user"] >= users) & (data.interactions["item"] >= items))
+
+
+def described(data: Dataset) -> np.ndarray:
+    """Item features that some, but not all, of the items with events have, dense (n_items, G)."""
+    features = item_features(data).matrix.toarray()
+    share = features[data.item_counts > 0].mean(axis=0)
+    return features[:, (share > 0) & (share < 1)]
+
+
+@pytest.mark.parametrize("activity", [0.0, 0.7])
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "cold"])
+def test_ease_with_features_is_a_ridge_regression_with_more_rows(
+    whole: bool, activity: float, data: Dataset
+) -> None:
+    data = data if whole else cold(data)
+    stage = EASE(reg=5, use_item_features=True, feature_weight=1.7, activity=activity)
+    step = stage.fit(data)
+    seen = data.matrix().toarray().astype(float)
+    count = seen.sum(axis=1)
+    usual = count[count > 0].mean()
+    learned = seen * np.where(count > 0, np.maximum(count, 1) / usual, 1)[:, None] ** -activity
+    rows = np.vstack([learned, 1.7 * described(data).T])
+    precision = np.linalg.inv(rows.T @ rows + 5 * np.eye(data.shape[1]))
+    expected = -precision / np.diag(precision)
+    np.fill_diagonal(expected, 0)
+    np.testing.assert_allclose(step.weights, expected, atol=1e-5)
+    np.testing.assert_array_equal(step.history.toarray(), seen)  # activity weighs no questions
+    scores = step(Slate(requests(*range(5, 12)), np.arange(data.shape[1]))).scores
+    np.testing.assert_allclose(scores, seen[5:12] @ expected, rtol=1e-4, atol=1e-5)
+
+
+def test_ease_scores_items_without_events_by_what_they_share(data: Dataset) -> None:
+    """The parity of an item is its genre, and of a user their taste: new items must follow it."""
+    new, users = np.arange(20), np.arange(data.shape[0])
+    unseen = data.keep(~np.isin(data.interactions["item"], new))
+    plain = EASE(reg=10).fit(unseen)(Slate(requests(*users), new)).scores
+    np.testing.assert_array_equal(plain, 0)
+    scores = EASE(10, use_item_features=True).fit(unseen)(Slate(requests(*users), new)).scores
+    liked = users[:, None] % 2 == new % 2
+    assert scores[liked].mean() > scores[~liked].mean() + 0.05
+
+
+def test_who_is_as_active_as_all_are_counts_as_ever() -> None:
+    data = checkerboard()
+    board = Slate(requests(*range(50)), np.arange(50))
+    plain, active = (EASE(10, activity=power).fit(data)(board).scores for power in (0.0, 0.9))
+    np.testing.assert_allclose(active, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_activity_makes_heavy_users_count_less(data: Dataset) -> None:
+    rows = EASE(activity=0.5)._rows(data)
+    norms = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1)).ravel())
+    np.testing.assert_allclose(norms, np.sqrt(data.user_counts.mean()), rtol=1e-5)
+    assert EASE(activity=0.0)._rows(data).max() == 1
+
+
+ALIKE = {
+    "ease": EASE(10, use_item_features=True),
+    "als": ALS(components=4, reg=0.1, epochs=5, **FEATURES),
+    "lightfm": LightFM(components=4, epochs=5, **FEATURES),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_what_all_or_none_have_adds_nothing(name: str, data: Dataset) -> None:
+    """Everybody's region and type, and a genre of items, and an age of users, without events."""
+    data, stage = cold(data), ALIKE[name]
+    off = {name: False for name in FEATURES if hasattr(stage, name)}
+    bare = replace(data, content=data.content[["content_id"]], users=data.users[["user_id"]])
+    told = replace(
+        bare,
+        content=bare.content.assign(
+            content_type="film", genres=[["Rare"] if i < 5 else [] for i in range(data.shape[1])]
+        ),
+        users=bare.users.assign(region="here", age=[30.0 if u < 2 else None for u in range(30)]),
+    )
+    slate = Slate(requests(0, *range(5, 9), -1), np.arange(data.shape[1]))
+    expected = replace(stage, **off).fit(data)(slate)
+    for same in (bare, told):
+        got = stage.fit(same)(slate)
+        assert list(got.parts) == list(expected.parts)
+        np.testing.assert_array_equal(got.scores, expected.scores)
+
+
+def test_als_without_features_is_what_implicit_fits(data: Dataset) -> None:
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    unseen = cold(data)
+    given = {"factors": 4, "regularization": 0.1, "alpha": 3.0, "iterations": 5}
+    model = AlternatingLeastSquares(**given, random_state=7, num_threads=1)
+    model.fit(sparse.csr_matrix(unseen.matrix()), show_progress=False)
+    step = ALS(components=4, reg=0.1, alpha=3.0, epochs=5, seed=7).fit(unseen)
+    users, items = unseen.user_counts > 0, unseen.item_counts > 0
+    np.testing.assert_array_equal(step.user_factors[users], model.user_factors[users])
+    np.testing.assert_array_equal(step.item_factors[items], model.item_factors[items])
+    assert not step.user_factors[~users].any()
+    assert not step.item_factors[~items].any()
+    np.testing.assert_array_equal(step.known, users)
+
+
+def test_als_factorises_features_along_with_viewings(data: Dataset) -> None:
+    unseen = cold(data)
+    told = ALS(feature_weight=0.5, **FEATURES)._told(unseen)
+    known = unseen.user_counts > 0
+    people = user_features(unseen).matrix.toarray()
+    share = people[known].mean(axis=0)
+    people, titles = people[:, (share > 0) & (share < 1)], described(unseen)
+    nothing = np.zeros((titles.shape[1], people.shape[1]))
+    seen = unseen.matrix().toarray()
+    expected = np.block([[seen, 0.5 * people], [0.5 * titles.T, nothing]])
+    np.testing.assert_array_equal(told.toarray(), expected)
+    assert told.dtype == np.float32
+    assert told.indices.dtype == np.int32
+    half = ALS(feature_weight=0.5, use_item_features=True)._told(unseen)
+    np.testing.assert_array_equal(half.toarray(), np.vstack([seen, 0.5 * titles.T]))
+    half = ALS(feature_weight=0.5, use_user_features=True)._told(unseen)
+    np.testing.assert_array_equal(half.toarray(), np.hstack([seen, 0.5 * people]))
+
+
+def test_whom_only_features_describe_als_gives_a_vector(data: Dataset) -> None:
+    """Users 0 and 1 and items 0 to 4 have no events; of user 1 and item 4 nothing is known."""
+    unseen = cold(data)
+    people, titles = unseen.users.copy(), unseen.content.copy()
+    people.loc[1, ["age", "gender", "region"]] = None
+    titles.loc[4, ["content_type", "release_year", "duration_minutes"]] = None
+    titles["genres"] = [[] if item == 4 else own for item, own in enumerate(titles["genres"])]
+    told = replace(unseen, users=people, content=titles)
+    stage = ALS(components=4, reg=0.1, epochs=5)
+    both = replace(stage, **FEATURES).fit(told)
+    assert both.user_factors[0].any()
+    assert not both.user_factors[1].any()
+    assert both.known[:3].tolist() == [True, False, True]
+    assert both.item_factors[:4].any(axis=1).all()
+    assert not both.item_factors[4].any()
+    users = replace(stage, use_user_features=True).fit(told)
+    assert users.user_factors[0].any()
+    assert not users.item_factors[:5].any()
+    items = replace(stage, use_item_features=True).fit(told)
+    assert not items.user_factors[:2].any()
+    assert items.known[:3].tolist() == [False, False, True]
+    assert items.item_factors[:4].any(axis=1).all()
+
+
+def test_als_places_new_titles_by_their_features(data: Dataset) -> None:
+    new, users = np.arange(20), np.arange(data.shape[0])
+    unseen = data.keep(~np.isin(data.interactions["item"], new))
+    stage = ALS(components=4, reg=0.5, use_item_features=True, feature_weight=2.0)
+    scores = stage.fit(unseen)(Slate(requests(*users), new)).scores
+    liked = users[:, None] % 2 == new % 2
+    assert scores[liked].mean() > scores[~liked].mean() + 0.1
+
+
+# When LightFM stops
+
+
+class Scripted:
+    """What is found at each check, as if in a script."""
+
+    def __init__(self, *values: float) -> None:
+        self.values, self.checks = values, 0
+
+    def __call__(self, *_: object) -> float:
+        self.checks += 1
+        return self.values[min(self.checks, len(self.values)) - 1]
+
+
+PATIENT = LightFM(components=4, epochs=60, patience=2)
+
+
+@pytest.mark.parametrize(
+    ("patience", "epochs", "found", "checks", "kept"),
+    [
+        (2, 60, (0.1, 0.3, 0.2, 0.25, 0.9), 4, 10),  # the best was the second check
+        (1, 60, (0.1, 0.3, 0.3), 3, 10),  # as good is no better
+        (3, 60, (0.2, 0.1, 0.1, 0.3, 0.0), 7, 20),
+        (2, 20, (0.1, 0.2, 0.3, 0.4, 0.5), 4, 20),  # epochs are the most there can be
+        (2, 12, (0.1, 0.2, 0.3), 2, 10),
+        (2, 3, (0.1,), 0, 3),  # nothing to check
+        (2, 60, (0.0, 0.0, 0.0), 3, 5),
+    ],
+)
+def test_patience_keeps_the_epochs_that_found_most(
+    patience: int,
+    epochs: int,
+    found: tuple[float, ...],
+    checks: int,
+    kept: int,
+    data: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script = Scripted(*found)
+    monkeypatch.setattr(models, "_found", script)
+    step = replace(PATIENT, patience=patience, epochs=epochs).fit(data)
+    assert script.checks == checks
+    plain = replace(PATIENT, patience=None, epochs=kept).fit(data)
+    np.testing.assert_array_equal(step.user_factors, plain.user_factors)
+    np.testing.assert_array_equal(step.item_factors, plain.item_factors)
+
+
+def test_patience_learns_from_nine_tenths_and_asks_for_the_rest(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+    monkeypatch.setattr(models, "_found", lambda *seen: given.append(seen[1:3]) or 0.0)
+    PATIENT.fit(data)
+    rest, hidden = (matrix.toarray() for matrix in given[0])
+    assert not (rest * hidden).any()
+    np.testing.assert_array_equal(rest + hidden, data.matrix().toarray())
+    assert np.abs(hidden.sum(axis=1) - data.user_counts / 10).max() < 1
+    assert all((one[0] != two[0]).nnz == 0 for one, two in pairwise(given))
+
+
+def test_what_is_found_is_the_ndcg_of_lists_of_the_unseen(data: Dataset) -> None:
+    split = random_split(data, seed=3)
+    stage = LightFM(components=4, epochs=5)
+    eyes = tuple(sparse.eye_array(n, format="csr", dtype=np.float32) for n in data.shape)
+    rest = sparse.csr_matrix(split.train.matrix())
+    hidden = sparse.csr_array(data.matrix() - data.matrix().multiply(rest > 0))
+    hidden.eliminate_zeros()
+    model = stage._learn(stage._start(0), sparse.coo_matrix(rest), eyes, 5)
+    found = models._found(model, rest, hidden, eyes)
+    scores = model.predict(*np.indices(data.shape).reshape(2, -1), num_threads=1)
+    scores = np.where(rest.toarray() > 0, -np.inf, scores.reshape(data.shape))
+    expected = []
+    for user in np.flatnonzero(np.diff(hidden.indptr)):
+        best, wanted = np.argsort(-scores[user])[:10], hidden.toarray()[user] > 0
+        gain = (wanted[best] / np.log2(2 + np.arange(10))).sum()
+        expected.append(gain / (1 / np.log2(2 + np.arange(min(10, wanted.sum())))).sum())
+    assert found == pytest.approx(np.mean(expected), rel=1e-6)
+
+
+def test_patience_repeats_and_stops_early(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, found, checks = replace(PATIENT, epochs=200), models._found, []
+    monkeypatch.setattr(models, "_found", lambda *seen: checks.append(found(*seen)) or checks[-1])
+    first = stage.fit(data)
+    once, best = len(checks), int(np.argmax(checks))
+    assert once == best + 1 + PATIENT.patience < 40
+    again = stage.fit(data)
+    assert checks[:once] == checks[once:]
+    np.testing.assert_array_equal(first.user_factors, again.user_factors)
+    np.testing.assert_array_equal(first.item_factors, again.item_factors)
+    plain = replace(stage, patience=None, epochs=5 * (best + 1)).fit(data)
+    np.testing.assert_array_equal(first.item_factors, plain.item_factors)
+
+
+def test_adadelta_is_another_schedule_without_a_learning_rate(data: Dataset) -> None:
+    slate = Slate(requests(*range(data.shape[0])), np.arange(data.shape[1]))
+    stage = LightFM(components=4, epochs=5, schedule="adadelta")
+    scores = stage.fit(data)(slate).scores
+    assert np.isfinite(scores).all()
+    assert np.abs(scores - replace(stage, schedule="adagrad").fit(data)(slate).scores).max() > 0.01
+    np.testing.assert_array_equal(scores, replace(stage, learning_rate=0.2).fit(data)(slate).scores)
+
+
+@pytest.mark.parametrize("patience", [None, 2])
+def test_warp_kos_refuses_weights(patience: int | None, data: Dataset) -> None:
+    stage = LightFM(components=4, epochs=5, loss="warp-kos", patience=patience)
+    stage.fit(data)
+    with pytest.raises(ValueError, match="k-OS WARP takes no weights: use another loss, or weigh"):
+        stage.fit(weighed(data))
+
+
 # Mixtures of users
 
 
@@ -337,7 +625,7 @@ def test_the_taste_of_a_mixture_is_the_sum_of_tastes(name: str, data: Dataset) -
     expected = weights.toarray() @ everybody.parts["taste"]
     np.testing.assert_allclose(mixed.parts["taste"][:6], expected, rtol=1e-4, atol=1e-5)
     popular = Popular().fit(cold)(slate).scores[0]
-    known = name == "lightfm-hybrid"  # by the profile of user 0
+    known = name in ("lightfm-hybrid", "als-with-features")  # by the profile of user 0
     for row, unknown in enumerate([False, False, False, False, True, not known, True]):
         fallback = mixed.parts["popularity"][row]
         np.testing.assert_array_equal(fallback, popular if unknown else 0)
@@ -453,7 +741,7 @@ def test_without_friends_there_are_no_features_of_friends(data: Dataset) -> None
     np.testing.assert_array_equal(BY_FRIENDS.fit(replace(data, users=off))(slate).scores, plain)
 
 
-@pytest.mark.parametrize("name", ["als", "lightfm-hybrid"])
+@pytest.mark.parametrize("name", ["als", "als-with-features", "lightfm-hybrid"])
 def test_retrieval_gives_the_lists_of_the_dense_slate(name: str, data: Dataset) -> None:
     step = PERSONAL[name].fit(data)
     assert isinstance(step, FactorStep)

@@ -27,7 +27,8 @@ FACTORS = {
     ),
     "content-profile": ContentProfile(),
 }
-LINEAR = {"ease": EASE(reg=10), "itemknn": ItemKNN(neighbours=5)}
+SHARING = EASE(reg=10, use_item_features=True, feature_weight=1.5)  # scores titles without events
+LINEAR = {"ease": EASE(reg=10), "ease-features": SHARING, "itemknn": ItemKNN(neighbours=5)}
 EVERY = {**FACTORS, **LINEAR, "dual": EASE(reg=10)}
 NEW, BARE, COLD_TITLE, BARE_TITLE = 27, 29, 36, 39  # see make_rich_tables
 
@@ -39,7 +40,7 @@ factors_of = pytest.mark.parametrize("name", FACTORS)
 def steps(rich: Dataset) -> dict[str, NewcomersStep]:
     found = {name: Newcomers(stage).fit(rich) for name, stage in EVERY.items()}
     linear = found["ease"].model
-    found["dual"] = replace(found["dual"], model=EASE(reg=10)._by_users(rich))
+    found["dual"] = replace(found["dual"], model=EASE(reg=10)._by_rows(rich, EASE()._rows(rich)))
     assert isinstance(linear, LinearStep)
     assert isinstance(found["dual"].model, DualStep)
     return found

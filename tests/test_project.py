@@ -38,14 +38,16 @@ LEVELS = (
     {"metrics", "slate", "features", "world", "abtest", "rules", "weather", "proof", "clicks"}
     | {"movielens", "comoda", "filmtrust", "lastfm", "camra2011", "sentences"},
     {"choices", "steps", "trust", "synthetic", "sources", "lifts", "cohorts", "panels"}
-    | {"delivery", "power", "sequential", "interleaving", "off_policy"},
+    | {"delivery", "power", "sequential", "interleaving", "off_policy", "weighting"}
+    | {"diversity"},
     {"models", "ranking", "scales", "multipliers", "splits", "ratings", "group_metrics"}
     | {"strategies", "member_weights", "newcomers", "slate_policies"},
     {"context", "planted", "evaluate", "influence", "social", "opinions", "fairness"}
     | {"personal", "live", "logs"},
-    {"explain", "moves", "notifications", "groups", "comparisons"},
-    {"fidelity", "group_reasons", "households", "lists", "trials"},
-    {"layers", "recommender", "tuning"},
+    {"explain", "moves", "notifications", "groups", "comparisons", "cold_start", "signals"}
+    | {"packaged", "blends"},
+    {"fidelity", "group_reasons", "households", "lists", "trials", "tuning"},
+    {"layers", "recommender"},
     {"ablation"},
     {"options", "messages"},
     {"api"},

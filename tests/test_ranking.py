@@ -26,7 +26,8 @@ from firetv.ranking import (
     centred,
     standardised,
 )
-from firetv.slate import EMPTY, Slate, Step, recommend, top, with_seed
+from firetv.signals import Traits
+from firetv.slate import EMPTY, ExcludeSeen, Slate, Step, best, recommend, top, with_seed
 
 TREES = LambdaMART(trees=20, min_leaf=20)
 MOMENT = ContextSignals(dimensions=("daypart", "daytype"), widths=(1.0,))
@@ -34,6 +35,7 @@ LEARNERS: dict[str, Learner] = {
     "logit": Logit(),
     "lambdamart": TREES,
     "average": Average((Logit(), TREES)),
+    "xendcg": replace(TREES, objective="rank_xendcg"),
 }
 MODELS = {"ease": EASE(10), "recent": RecentPopular(240), "profile": ContentProfile()}
 RANKERS = {
@@ -41,7 +43,9 @@ RANKERS = {
     "one-fold": Ranker(MODELS, (MOMENT,), folds=1),
     "models-alone": Ranker(MODELS, folds=2, keep=5),
     "newcomers": Ranker(MODELS, (MOMENT,), folds=2, newness=3.0),
+    "head": Ranker(MODELS, (MOMENT,), folds=4, rounds=1, head=15),
 }
+LENGTHS = {"models-alone": 5, "head": 15}  # of lists; all others rank all 40
 every_learner = pytest.mark.parametrize("learner", LEARNERS.values(), ids=LEARNERS)
 every_ranker = pytest.mark.parametrize("name", RANKERS)
 
@@ -225,7 +229,7 @@ def test_the_ledger_has_a_part_for_each_group_of_features(
     moment = ["context:daypart", "context:daytype", "context:joint"]
     context = [] if name == "models-alone" else moment
     assert list(slate.parts) == [*MODELS, *context]
-    assert slate.shape == (2, 5 if name == "models-alone" else data.shape[1])
+    assert slate.shape == (2, LENGTHS.get(name, data.shape[1]))
 
 
 @every_ranker
@@ -307,7 +311,7 @@ def test_some_features_learn_as_a_ranker_of_these_alone(
 @every_ranker
 def test_no_requests_have_no_lists(name: str, data: Dataset, fitted: dict[str, Step]) -> None:
     ranked = fitted[name](Slate(requests(), np.arange(data.shape[1])))
-    assert ranked.shape == (0, 5 if name == "models-alone" else data.shape[1])
+    assert ranked.shape == (0, LENGTHS.get(name, data.shape[1]))
     assert fitted[name](Slate(requests(0, -1), np.arange(0))).shape == (2, 0)
 
 
@@ -569,3 +573,200 @@ def test_the_seed_of_a_ranker_moves_its_folds_draws_and_models(data: Dataset) ->
     steps = (with_seed(first, seed).prepare(data).features for seed in (0, 1))
     chance = [step(Slate(requests(0), items)).parts["chance"] for step in steps]
     assert (chance[0] != chance[1]).any()
+
+
+# ------------------------------------------------------------------ heads
+
+
+BOTH = {"ease": EASE(10), "spy": ItemKNN(neighbours=5)}
+
+
+def head_of(data: Dataset, head: int, ranker: Ranker) -> list[tuple[int, list[int], np.ndarray]]:
+    """User, head by hand, and its features, of every event of the last fifth in turn."""
+    train, late = later_slice(data, 0.2)
+    seen, pool = train.matrix().toarray() > 0, np.flatnonzero(train.item_counts)
+    steps = [stage.fit(train) for stage in ranker.models.values()]
+    found = []
+    for user, at in zip(late["user"], late["timestamp"], strict=True):
+        open_to = pool[~seen[user, pool]]
+        asked = Slate(pd.DataFrame({"user": [user], "at": [at]}), open_to)
+        scores = [step(asked).scores[0].astype(float) for step in steps]
+        scores = np.array([(each - each.mean()) / each.std() for each in scores])
+        first = np.argsort(-scores.sum(axis=0), kind="stable")[:head]
+        found.append((user, open_to[first].tolist(), scores[:, first].T))
+    return found
+
+
+def test_alternatives_are_the_head_of_the_sum_over_models(data: Dataset) -> None:
+    ranker = Ranker(BOTH, folds=1, head=9)
+    choices = ranker.prepare(data).choices
+    _, late = later_slice(data, 0.2)
+    chosen = late.groupby("user")["item"].agg(set)
+    row, missed = 0, 0
+    heads = head_of(data, 9, ranker)
+    for item, (user, head, features) in zip(late["item"], heads, strict=True):
+        if item not in head:
+            missed += 1
+            continue
+        there = [place for place, each in enumerate(head) if each not in chosen[user]]
+        expected = features[[head.index(item), *there]]
+        valid = choices.valid[row]
+        assert valid[0]
+        np.testing.assert_allclose(choices.features[row][valid], expected, rtol=1e-3, atol=1e-4)
+        row += 1
+    assert row == len(choices.valid) > 20  # what was chosen outside is not learned from
+    assert missed > 20
+    assert choices.valid.shape == (row, 9)
+    assert (~choices.valid).any()  # the same user chose more of the head
+
+
+@dataclass(frozen=True)
+class ByCode:
+    """A model that prefers items by their code: the head is known by heart."""
+
+    def fit(self, data: Dataset) -> Step:
+        return lambda slate: slate.add("code", np.where(slate.grid == EMPTY, 0, -slate.grid))
+
+
+def picked(user: int, items: list[int]) -> tuple[pd.DataFrame, np.ndarray]:
+    """Events of a user, and the codes that they chose."""
+    at = pd.Timestamp("2024-03-20", tz="UTC")
+    return pd.DataFrame({"user": user, "item": items, "timestamp": at}), np.array(items)
+
+
+def test_other_choices_of_the_same_user_are_no_alternatives(data: Dataset) -> None:
+    ranker = Ranker({"code": ByCode()})
+    unseen = np.flatnonzero(data.matrix()[[3]].toarray()[0] == 0)
+    events, _ = picked(3, [unseen[0], unseen[2], unseen[30 if len(unseen) > 30 else -1]])
+    choices = ranker._features(data).choices_of_head(events, data, head=5)
+    code = -unseen.astype(float)
+    code = (code - code.mean()) / code.std()
+    assert choices.valid.sum(axis=1).tolist() == [4, 4]  # the third is outside
+    for row, own, other in ((0, 0, 2), (1, 2, 0)):
+        expected = code[[own, *(n for n in range(5) if n not in (own, other))]]
+        valid = choices.valid[row]
+        np.testing.assert_allclose(choices.features[row, valid, 0], expected, rtol=1e-4)
+
+
+def test_what_other_users_chose_is_an_alternative(data: Dataset) -> None:
+    ranker = Ranker({"code": ByCode()})
+    three, four = (np.flatnonzero(data.matrix()[[u]].toarray()[0] == 0) for u in (3, 4))
+    events = pd.concat([picked(3, [three[0]])[0], picked(4, [four[1]])[0]], ignore_index=True)
+    choices = ranker._features(data).choices_of_head(events, data, head=5)
+    assert choices.valid.all()
+    assert choices.valid.shape == (2, 5)
+
+
+def test_nothing_in_the_head_is_nothing_to_learn_from(data: Dataset) -> None:
+    unseen = np.flatnonzero(data.matrix()[[3]].toarray()[0] == 0)
+    events, _ = picked(3, [unseen[-1]])
+    choices = Ranker({"code": ByCode()})._features(data).choices_of_head(events, data, head=5)
+    assert choices.valid.shape == (0, 5)
+    with pytest.raises(ValueError, match="at least one choice"):
+        Logit().fit(choices)
+
+
+def test_a_head_may_be_longer_than_there_are_candidates(data: Dataset) -> None:
+    """Folds need not know the same number of titles: here some title is of one fold alone."""
+    once = data.keep((data.interactions["item"] >= 4) | (np.arange(600) % 40 == 3))
+    ranker = Ranker({"ease": EASE(10)}, folds=3, head=100)
+    pools = [np.count_nonzero(train.item_counts) for train, _ in folds_of(ranker, once)]
+    assert len(set(pools)) > 1
+    ranked = ranker.fit(once)(Slate(requests(0, 3, -1), np.arange(data.shape[1])))
+    assert ranked.shape == (3, data.shape[1])
+    assert (ranked.items[:, :5] != EMPTY).all()
+
+
+def folds_of(ranker: Ranker, data: Dataset) -> list[tuple[Dataset, pd.DataFrame]]:
+    return list(ranker._held_out(data, np.random.default_rng(ranker.seed)))
+
+
+@pytest.mark.parametrize("learner", [Logit(), TREES], ids=["logit", "lambdamart"])
+def test_only_the_head_is_ranked(learner: Learner, data: Dataset) -> None:
+    ready = Ranker(BOTH, (Traits(),), learner, folds=2, head=12).prepare(data)
+    step = ready.learn(learner)
+    items = np.arange(data.shape[1])
+    slate = step(Slate(requests(*range(30), -1), items))
+    assert slate.shape == (31, 12)
+    bare = ExcludeSeen().fit(data)(Slate(slate.requests, items))
+    total = sum(ready.features(bare).parts[name] for name in BOTH)
+    head = best(np.where(bare.items == EMPTY, -np.inf, total), 12)
+    np.testing.assert_array_equal(np.sort(slate.items), np.sort(head))
+    first = top(10)(slate).items
+    assert all(set(some) <= set(every) for some, every in zip(first, head, strict=True))
+    assert (first != head[:, :10]).any()  # the order is the learner's
+
+
+def test_the_ledger_of_a_head_is_the_score_of_all_features(data: Dataset) -> None:
+    step = Ranker(BOTH, (Traits(),), folds=2, head=12, keep=7).fit(data)
+    slate, items = Slate(requests(0, 3, -1), np.arange(data.shape[1])), np.arange(data.shape[1])
+    ranked, features = step(slate), step.features(step.unseen(slate))
+    assert ranked.shape == (3, 7)
+    weights = dict(zip(step.features.names, step.scorer.weights, strict=True))
+    assert list(ranked.parts) == list(weights)
+    for name, part in ranked.parts.items():
+        expected = np.take_along_axis(weights[name] * features.parts[name], ranked.items, axis=1)
+        np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-5)
+    total = sum(part.astype(float) for part in ranked.parts.values())
+    np.testing.assert_allclose(ranked.scores, total, rtol=1e-4, atol=1e-5)
+    assert (np.diff(ranked.scores, axis=1) <= 1e-5).all()
+    head = best(step.features.total(features), 12)
+    score = np.take_along_axis(sum(weights[n] * features.parts[n] for n in weights), head, axis=1)
+    kept = np.take_along_axis(items[head], best(score, 7), axis=1)
+    np.testing.assert_array_equal(ranked.items, kept)
+
+
+def test_as_many_folds_are_learned_from_as_there_are_rounds(data: Dataset) -> None:
+    data = numbered(data)
+    for rounds, expected in ((1, 1), (3, 3), (None, 5)):
+        ranker = Ranker({"spy": Spy()}, folds=5, rounds=rounds)
+        _, fits = prepared(ranker, data)
+        assert len(fits) == expected
+        assert len(ranker.models["spy"].fits) == expected + 1  # and all the data
+    one, _ = prepared(Ranker({"spy": Spy()}, folds=5, rounds=1), data)
+    assert len(one.choices.valid) < len(data.interactions) / 5 + 1
+
+
+def test_a_round_takes_its_share_of_the_events(data: Dataset) -> None:
+    for rounds, each in ((1, 30), (2, 15)):
+        ranker = Ranker({"spy": Spy()}, folds=4, rounds=rounds, most=30)
+        _, fits = prepared(ranker, numbered(data))
+        assert [len(asked) for _, asked in fits] == [each] * rounds
+
+
+# ------------------------------------------------------------------ signals of users
+
+
+def test_signals_of_users_are_not_centred_and_those_of_items_are(data: Dataset) -> None:
+    features = Ranker({"ease": EASE(10)}, (Traits(),))._features(data)
+    bare = ExcludeSeen().fit(data)(Slate(requests(0, 3, 5), np.arange(data.shape[1])))
+    slate, raw = features(bare), Traits().fit(data)(bare)
+    there = bare.items != EMPTY
+    for name, part in raw.parts.items():
+        got = slate.parts[name]
+        if name.startswith("user:"):
+            np.testing.assert_array_equal(got, part)
+            assert np.ptp(got, axis=1).max() == 0
+            assert len(np.unique(got[:, 0])) == 3
+        else:
+            assert np.abs(got.sum(axis=1)).max() < 1e-3
+            np.testing.assert_allclose(got, centred(part, there), atol=1e-6)
+    assert sum(name.startswith("user:") for name in raw.parts) == 3
+
+
+def test_what_is_of_the_user_alone_only_trees_can_use() -> None:
+    """One feature speaks for an item to every other user, and against it to the rest."""
+    x, _ = planted([1.0], choices=4000)
+    kind = np.where(np.arange(4000) % 2, 1.0, -0.5)[:, None]
+    noise = np.random.default_rng(1).gumbel(size=x.shape[:2])
+    chosen = (4 * kind * x[:, :, 0] + noise).argmax(axis=1)
+    known = np.broadcast_to(kind[:, :, None], x.shape)
+    x = np.concatenate([x, known], axis=2).astype(np.float32)
+    choices, hits = chosen_first(x, chosen), {}
+    trees = replace(TREES, trees=50, feature_share=1.0)
+    for learner in (Logit(), trees, replace(trees, objective="rank_xendcg")):
+        score = learner.fit(choices).score(x.reshape(-1, 2)).reshape(x.shape[:2])
+        found = score.argmax(axis=1) == (kind * x[:, :, 0]).argmax(axis=1)
+        hits[getattr(learner, "objective", "logit")] = found.mean()
+    assert hits.pop("logit") < 0.55
+    assert min(hits.values()) > 0.8

@@ -25,12 +25,19 @@ from firetv.models import ALS, EASE, ItemKNN, LightFM, Popular
 from firetv.moments import Clock, Context
 from firetv.newcomers import Newcomers
 from firetv.notifications import notify
-from firetv.recommender import LONGEST, Kept, Recommender
+from firetv.packaged import packaged
+from firetv.ranking import Logit, Ranker
+from firetv.recommender import BASE, LONGEST, Kept, Recommender
 from firetv.schema import DataError
 from firetv.slate import EMPTY, ExcludeSeen, Pipeline, Slate, Stage, chain, recommend, top
 from firetv.social import FriendBoost
+from firetv.weighting import Weighted
 
 HYBRID = LightFM(components=8, epochs=10, use_user_features=True, use_item_features=True)
+BLEND = Ranker(
+    {"ease": EASE(reg=10), "als": ALS(components=4, reg=1.0), "lightfm": HYBRID},
+    learner=Logit(l2=1.0, nonnegative=True), folds=4, rounds=1,
+)  # fmt: skip
 ZONES = Clock("Europe/Berlin", {"north": "Asia/Tokyo"}, country="DE")
 EVERYTHING = ContextBoost(
     "learned", items=True, personal=True, joint=True, strength=0.8, clock=ZONES
@@ -45,6 +52,7 @@ KINDS: dict[str, tuple[Stage, ContextBoost | None, FriendBoost | None]] = {
     ),
     "itemknn": (ItemKNN(), None, FriendBoost(strength=0.5)),
     "taste": (EASE(reg=10), None, None),
+    "blend": (BLEND, ContextBoost("rules", strength=1.0), FriendBoost(strength=0.5)),
     "moments": (HYBRID, replace(EVERYTHING, strength=1.0, mode="rules+learned"), None),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -335,7 +343,10 @@ def test_similar_titles_are_others_best_first(
     assert sorted(codes) == [code for code in made.candidates if code != 4]
     assert (np.diff(found["similarity"]) <= 0).all()
     assert found["title"].tolist() == [f"Title {code}" for code in codes]
-    if made.base.fold is None:
+    if kind == "blend":
+        expected = made.base.likeness(4, codes)
+        np.testing.assert_allclose(found["similarity"], expected, rtol=1e-6, atol=1e-12)
+    elif made.base.fold is None:
         weights = made.base.model.weights[[4]]
         weights = np.asarray(weights if isinstance(weights, np.ndarray) else weights.toarray())[0]
         np.testing.assert_allclose(found["similarity"], weights[codes], rtol=1e-6)
@@ -457,6 +468,24 @@ def test_notifications_are_those_of_the_module(
 
 
 # Training
+
+
+def test_a_blend_is_described_with_its_models_and_counts_several(
+    trained: dict[str, Recommender],
+) -> None:
+    made = trained["blend"]
+    described = made.about["parameters"]["base"]["NewcomersBlend"]["ranker"]["Ranker"]
+    assert list(described["models"]) == ["ease", "als", "lightfm"]
+    assert described["models"]["ease"]["EASE"]["reg"] == 10
+    assert described["learner"]["Logit"]["nonnegative"] is True
+    assert len(made.base.weights) > 1
+    assert made.recommend(["user0"]).slate.parts.keys() >= {"taste", "friends"}
+
+
+def test_the_default_base_is_the_tuned_lightfm() -> None:
+    assert packaged("lightfm") == BASE
+    assert isinstance(BASE, Weighted)
+    assert isinstance(BASE.model, LightFM)
 
 
 def test_layers_that_cannot_be_are_left_out(rich: Dataset) -> None:

@@ -13,11 +13,13 @@ import uvicorn
 from conftest import make_rich_tables
 from typer.testing import CliRunner, Result
 
-from firetv import api
+from firetv import api, serving
+from firetv import packaged as module
 from firetv.cli import app
 from firetv.data import write_tables
 from firetv.lists import Newcomer
 from firetv.moments import Context
+from firetv.packaged import blend, packaged
 from firetv.recommender import Recommender
 from firetv.storage import DOCUMENT
 
@@ -62,6 +64,35 @@ def listed(result: Result) -> list[dict]:
 # Training
 
 
+def described(made: Recommender) -> dict[str, object]:
+    """What a document says of a tuned base, of the fields that are tuned."""
+    weighted = made.about["parameters"]["base"]["Newcomers"]["model"]["Weighted"]
+    ((name, own),) = weighted["model"].items()
+    fields = own | weighted
+    return {field: fields[field] for field in module.SPACES[name.lower()]}
+
+
+@pytest.mark.parametrize("name", ["lightfm", "ease", "als", "bpr", "itemknn"])
+def test_base_models_are_the_packaged_ones(name: str) -> None:
+    assert serving._base(name, None) == packaged(name)
+    assert serving._base("blend", None) == blend()
+
+
+def test_a_blend_can_be_trained_and_asked(folder: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path, "--context", "off", "--friends", "off")
+    said = firetv("train", "--data", folder, *out, "--base", "blend")
+    assert said.exit_code == 0, said.output
+    found = Recommender.load(tmp_path)
+    assert set(found.base.weights) <= {"ease", "als", "lightfm"}
+    asked = ("recommend", "--model", tmp_path, "--json")
+    rows = listed(firetv(*asked, "--user", "user0", "--explain"))
+    assert len(rows) == 10
+    assert all(list(row["parts"]) == ["taste"] for row in rows)
+    assert "titles" in {reason["kind"] for row in rows for reason in row["reasons"]}
+    new = listed(firetv(*asked, "--liked", "content3"))
+    assert "content3" not in {row["content_id"] for row in new}
+
+
 def test_training_says_what_it_did_and_saves_it(
     trained: tuple[Path, Result], made: Recommender
 ) -> None:
@@ -69,7 +100,7 @@ def test_training_says_what_it_did_and_saves_it(
     assert said.stdout == f"trained on 559 events of 30 users in {out}\n"
     assert {path.suffix for path in out.iterdir()} == {".json", ".npz"}
     assert made.about["seed"] == 0
-    assert made.about["parameters"]["base"]["Newcomers"]["model"] == {"EASE": {"reg": 400.0}}
+    assert described(made) == module.packaged_values("ease")
     assert made.clock.zone == "Europe/Berlin"
     assert made.context.strength == 1.0
     assert made.friends is not None
@@ -83,7 +114,7 @@ def test_training_can_be_told_what_counts(folder: Path, tmp_path: Path) -> None:
     assert said.exit_code == 0, said.output
     found = Recommender.load(tmp_path)
     assert found.about["seed"] == 7
-    assert list(found.about["parameters"]["base"]["Newcomers"]["model"]) == ["ItemKNN"]
+    assert described(found) == module.packaged_values("itemknn")
     assert found.about["parameters"]["context"]["ContextBoost"]["mode"] == "learned"
     assert found.context.strength == 0.5
     assert found.friends.scales.own["friends"] == 0.3
@@ -99,7 +130,8 @@ def test_training_can_leave_layers_out_and_read_parameters(folder: Path, tmp_pat
     found = Recommender.load(tmp_path / "model")
     assert found.friends is None
     assert found.context is None
-    assert found.about["parameters"]["base"]["Newcomers"]["model"] == {"EASE": {"reg": 12.5}}
+    model = found.about["parameters"]["base"]["Newcomers"]["model"]
+    assert model["EASE"]["reg"] == 12.5
     assert said.stderr.count("found not to help") == 0
 
 

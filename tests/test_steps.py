@@ -14,10 +14,13 @@ from firetv.models import EASE, ItemKNN
 from firetv.slate import Slate
 from firetv.steps import DualStep, LinearStep
 
+FEATURED = EASE(reg=10, use_item_features=True, activity=0.5)
 MAKERS = {
     "dense": lambda data: EASE(reg=10).fit(data),
     "sparse": lambda data: ItemKNN(neighbours=4).fit(data),
-    "dual": lambda data: EASE(reg=10)._by_users(data),
+    "dual": lambda data: EASE(reg=10)._by_rows(data, EASE()._rows(data)),
+    "features": lambda data: FEATURED.fit(data),
+    "dual-features": lambda data: FEATURED._by_rows(data, FEATURED._rows(data)),
 }
 every_step = pytest.mark.parametrize("name", MAKERS)
 USERS = [0, 27, -1, 5, 0]  # user 27 has no events
@@ -64,7 +67,7 @@ def test_scores_are_histories_times_weights(
         np.testing.assert_allclose(slate.parts["popularity"], popularity, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["dense", "sparse"])
+@pytest.mark.parametrize("name", ["dense", "sparse", "features"])
 def test_few_rows_are_gathered_only_where_that_is_less(
     name: str, steps: dict[str, LinearStep | DualStep]
 ) -> None:

@@ -22,10 +22,11 @@ from firetv import tuning
 from firetv.cli import app
 from firetv.data import Dataset, Tables, load, write_tables
 from firetv.evaluate import Run
-from firetv.models import ALS, EASE, ItemKNN, LightFM
+from firetv.models import ItemKNN
+from firetv.packaged import MODELS, SPACES, defaults, packaged_values
 from firetv.schema import DataError
-from firetv.splits import temporal_split
-from firetv.tuning import MODELS, SPACES, Search, read_parameters, tune
+from firetv.splits import published_split, random_split, temporal_split
+from firetv.tuning import Search, tune
 
 KNN = Search("itemknn", seed=3)
 
@@ -48,28 +49,37 @@ def trials(file: Path, state: str = "COMPLETE") -> list[tuple[dict[str, Any], fl
     return [(t.params, t.value) for t in study.trials if t.state.name == state]
 
 
-# Search spaces
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_spaces_are_of_fields_and_hold_the_defaults(name: str) -> None:
-    for field, space in SPACES[name].items():
-        default = getattr(MODELS[name], field)
-        assert space._contains(space.to_internal_repr(default)), field
-        kind = {"IntDistribution": int, "FloatDistribution": float}.get(type(space).__name__)
-        assert kind is None or type(default) is kind, field
+# What a study finds
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_can_be_tuned(name: str, data: Dataset, file: Path) -> None:
     tuned = tune(data, Search(name), file, trials=2)
     (first, value), (second, _) = trials(file)
-    assert first == {field: getattr(MODELS[name], field) for field in SPACES[name]}
+    assert first == defaults(name)
+    assert second == packaged_values(name)
     assert value == tuned.defaults.value
     assert first != second
     assert tuned.trials == 2
     assert tuned.best.value >= tuned.defaults.value > 0
     assert json.loads(json.dumps(tuned.document()))["parameters"] == tuned.parameters
+
+
+def test_the_history_lists_every_finished_trial_in_order(
+    data: Dataset, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tune(data, KNN, file, trials=1)
+    for count in (2, 5):
+        tuned = tune(data, KNN, file, trials=count)
+    history = [(each["parameters"], each["value"]) for each in tuned.history]
+    assert history == trials(file)
+    assert len(history) == tuned.trials == 5  # what was interrupted is not among it
+    assert history[0] == (KNN.defaults, tuned.defaults.value)
+    assert (tuned.parameters, max(value for _, value in history)) in history
+    assert tuned.document()["history"] == list(tuned.history)
 
 
 # What a study sees
@@ -79,7 +89,7 @@ def test_validation_lies_before_the_test_part_and_after_what_is_learned_from(
     data: Dataset,
 ) -> None:
     search = Search(test_share=0.3, validation_share=0.25)
-    split, times = search.split(data), data.interactions["timestamp"].sort_values()
+    (split,), times = search.splits(data), data.interactions["timestamp"].sort_values()
     assert split.train.interactions["timestamp"].max() < split.requests["at"].min()
     assert len(split.train.interactions) == pytest.approx(0.7 * 0.75 * len(times), abs=2)
     asked = data.interactions[data.interactions["timestamp"].between(
@@ -115,6 +125,98 @@ def test_the_test_part_changes_nothing(data: Dataset, file: Path, tmp_path: Path
     tune(other, search, file, trials=3)  # the same study, for all it knows
 
 
+def same_learning(one: Dataset, other: Dataset) -> bool:
+    """Whether two data sets hold the same events and reactions."""
+    return one.interactions.equals(other.interactions) and one.reactions.equals(other.reactions)
+
+
+def elsewhere(data: Dataset, hidden: np.ndarray) -> Dataset:
+    """The data with what a user never met in place of some events, shape (n,)."""
+    events, said = data.interactions, data.reactions
+    keys = pd.MultiIndex.from_frame(events.loc[hidden, ["user", "item"]])
+    rated = pd.MultiIndex.from_frame(said[["user", "item"]]).isin(keys)
+    new = (data.matrix().toarray()[events["user"]] == 0).argmax(axis=1)
+    interactions = events.assign(
+        item=np.where(hidden, new, events["item"]).astype(np.int32),
+        completion=events["completion"].where(~hidden, 0.5),
+    )
+    return replace(data, interactions=interactions, reactions=said[~rated])
+
+
+def single(data: Dataset) -> Dataset:
+    """The first event of each pair: as of ratings, so that no pair is both learned and tested."""
+    first = ~data.interactions.duplicated(["user", "item"])
+    said = data.reactions.drop_duplicates(["user", "item"])
+    return replace(data, interactions=data.interactions[first], reactions=said)
+
+
+def published_test(data: Dataset) -> np.ndarray:
+    """Which events are in the published test part, bool (n,)."""
+    train = published_split(data).train.interactions
+    return ~data.interactions.index.isin(train.index)
+
+
+def test_the_published_protocol_sees_neither_test_part(data: Dataset) -> None:
+    data, search = single(data), Search("ease", protocol="published", seeds=2)
+    seen, events = search.seen(data), data.interactions
+    late = (events["timestamp"] >= events["timestamp"].quantile(0.8)).to_numpy()
+    test = published_test(data)
+    assert 0.2 < test.mean() < 0.3
+    np.testing.assert_array_equal(seen.interactions.index, events.index[~(test | late)])
+    for hidden in (test, late):
+        other = elsewhere(data, hidden)
+        assert not same_learning(other, data)
+        assert same_learning(search.seen(other), seen)
+        for one, two in zip(search.splits(other), search.splits(data), strict=True):
+            assert same_learning(one.train, two.train)
+            assert (one.relevant != two.relevant).nnz == 0
+            pd.testing.assert_frame_equal(one.requests, two.requests)
+            np.testing.assert_array_equal(one.candidates, two.candidates)
+    assert not same_learning(search.seen(elsewhere(data, ~(test | late))), seen)
+
+
+def test_neither_test_part_changes_a_published_study(
+    data: Dataset, file: Path, tmp_path: Path
+) -> None:
+    data, search = single(data), Search("ease", protocol="published")
+    tuned = tune(data, search, file, trials=2)
+    events = data.interactions
+    late = (events["timestamp"] >= events["timestamp"].quantile(0.8)).to_numpy()
+    for number, hidden in enumerate((published_test(data), late)):
+        other = elsewhere(data, hidden)
+        assert tune(other, search, tmp_path / f"{number}.db", trials=2) == tuned
+    assert tuned.document()["split"]["protocol"] == "published"
+    assert tuned.data["rows"] == len(search.seen(data).interactions)
+
+
+def test_splits_of_the_published_protocol_differ_with_the_seed_and_repeat(data: Dataset) -> None:
+    search = Search("ease", protocol="published", seeds=3, seed=4, validation_share=0.3)
+    splits, seen = search.splits(data), search.seen(data)
+    assert [split.name for split in splits] == ["validation"] * 3
+    for number, (split, again) in enumerate(zip(splits, search.splits(data), strict=True)):
+        expected = random_split(seen, 4 + number, 0.3)
+        for other in (again, expected):
+            assert same_learning(split.train, other.train)
+            assert (split.relevant != other.relevant).nnz == 0
+    held_out = [set(zip(*split.relevant.nonzero(), strict=True)) for split in splits]
+    assert len({frozenset(each) for each in held_out}) == 3
+    (later,) = Search("ease", protocol="published", seed=5, validation_share=0.3).splits(data)
+    assert same_learning(later.train, splits[1].train)
+
+
+def test_a_published_study_averages_over_its_splits(data: Dataset, file: Path) -> None:
+    search = Search("itemknn", protocol="published", seeds=2, k=5)
+    tuned = tune(data, search, file, trials=1)
+    runs = [
+        tuning.run("itemknn", ItemKNN(), split, seed, 5)
+        for seed, split in enumerate(search.splits(data))
+    ]
+    values = tuning.measure(runs, ["ndcg"])
+    assert tuned.best.value == pytest.approx(
+        values.groupby("user")["value"].mean().mean(), rel=0.02
+    )
+
+
 def test_what_comes_before_the_test_part_matters(data: Dataset, file: Path, tmp_path: Path) -> None:
     tuned = tune(data, KNN, file, trials=2)
     other = tune(changed(data, late=False), KNN, tmp_path / "other.db", trials=2)
@@ -123,7 +225,8 @@ def test_what_comes_before_the_test_part_matters(data: Dataset, file: Path, tmp_
 
 def test_values_are_means_over_users_and_seeds(data: Dataset, file: Path) -> None:
     tuned = tune(data, Search("bpr", metric="recall", k=5, seeds=2), file, trials=1)
-    split = Search().split(data)
+    split, again = Search(seeds=2).splits(data)
+    assert same_learning(split.train, again.train)
     runs = [tuning.run("bpr", MODELS["bpr"], split, seed, 5) for seed in (0, 1)]
     values = tuning.measure(runs, ["recall"])
     assert tuned.best.value == pytest.approx(values.groupby("user")["value"].mean().mean())
@@ -159,10 +262,10 @@ def test_trials_in_two_runs_equal_those_in_one(data: Dataset, file: Path, tmp_pa
 
 
 def test_another_seed_gives_other_trials(data: Dataset, file: Path, tmp_path: Path) -> None:
-    tune(data, Search("ease", seed=5), file, trials=2)
-    tune(data, Search("ease", seed=6), tmp_path / "other.db", trials=2)
-    assert trials(file)[0] == trials(tmp_path / "other.db")[0]  # the defaults
-    assert trials(file)[1:] != trials(tmp_path / "other.db")[1:]
+    tune(data, Search("ease", seed=5), file, trials=3)
+    tune(data, Search("ease", seed=6), tmp_path / "other.db", trials=3)
+    assert trials(file)[:2] == trials(tmp_path / "other.db")[:2]  # defaults and packaged values
+    assert trials(file)[2:] != trials(tmp_path / "other.db")[2:]
 
 
 def test_batches_repeat_and_go_on(data: Dataset, file: Path, tmp_path: Path) -> None:
@@ -212,7 +315,7 @@ def interrupted(*_: object) -> Run:
     raise KeyboardInterrupt
 
 
-def test_the_defaults_come_first_even_if_they_were_interrupted(
+def test_known_values_come_first_even_if_they_were_interrupted(
     data: Dataset, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -220,8 +323,10 @@ def test_the_defaults_come_first_even_if_they_were_interrupted(
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 tune(data, KNN, file, trials=2)
-    tune(data, KNN, file, trials=2)
-    assert [parameters == KNN.defaults for parameters, _ in trials(file)] == [True, False]
+    for count in (1, 3):
+        tune(data, KNN, file, trials=count)
+    assert [parameters for parameters, _ in trials(file)][:2] == [KNN.defaults, KNN.packaged]
+    assert trials(file)[2][0] not in (KNN.defaults, KNN.packaged)
     assert len(trials(file, "FAIL")) == 2
 
 
@@ -260,7 +365,7 @@ def diverging(where: Callable[[Any], bool]) -> Callable[..., Run]:
 def test_a_fit_that_diverges_found_nothing(
     data: Dataset, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "run", diverging(lambda stage: stage.neighbours != 100))
+    monkeypatch.setattr(tuning, "run", diverging(lambda stage: stage.model.neighbours != 100))
     tuned = tune(data, KNN, file, trials=3)
     assert tuned.parameters == KNN.defaults
     assert [value for _, value in trials(file)][1:] == [0, 0]
@@ -295,6 +400,8 @@ def test_defaults_that_cannot_be_fitted_are_an_error(
 def test_importances_rank_what_matters(
     data: Dataset, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    own = {name: SPACES["itemknn"][name] for name in ("neighbours", "weighting")}
+    monkeypatch.setitem(SPACES, "itemknn", own)  # of few trials, chance says much of many
     good = ItemKNN()
     run = tuning.run
 
@@ -329,6 +436,7 @@ def made(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"k": 5, "seeds": 2}, "k 10, not 5; seeds 1, not 2"),
         ({"validation_share": 0.1}, "validation_share 0.2, not 0.1"),
         ({"test_share": 0.1}, "test_share 0.2, not 0.1; other data"),
+        ({"protocol": "published"}, "protocol temporal, not published; other data"),
         ({"seed": 4}, "seed 3, not 4"),
         ({"model": "ease"}, "model itemknn, not ease; another search space; other defaults"),
     ],
@@ -403,85 +511,6 @@ def test_names_of_files_may_hold_anything(data: Dataset, tmp_path: Path) -> None
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
-# Parameters
-
-
-def test_parameters_are_read_back(data: Dataset, file: Path, tmp_path: Path) -> None:
-    tuned = tune(data, Search("als", seed=2), file, trials=3)
-    path = tmp_path / "als.json"
-    path.write_text(json.dumps(tuned.document()))
-    assert read_parameters(path) == replace(ALS(), **tuned.parameters) != ALS()
-
-
-def written(path: Path, model: object, **parameters: object) -> Path:
-    path.write_text(json.dumps({"model": model, "parameters": parameters}))
-    return path
-
-
-def test_parameters_may_go_beyond_the_search(tmp_path: Path) -> None:
-    path = written(tmp_path / "mine.json", "lightfm", components=200, user_reg=0, average=3)
-    assert read_parameters(path) == LightFM(components=200, user_reg=0.0, average=3)
-    assert read_parameters(written(path, "ease", reg=7)) == EASE(reg=7.0)
-    assert type(read_parameters(path).reg) is float
-    assert read_parameters(written(path, "itemknn")) == ItemKNN()
-
-
-@pytest.mark.parametrize(
-    ("model", "parameters", "message"),
-    [
-        ("svd", {}, "model: is missing or unknown. Name one of lightfm, ease"),
-        (["ease"], {}, "model: is missing or unknown"),
-        ("ease", {"alpha": 1}, "parameters.alpha: is no field of ease. It has reg."),
-        ("ease", {"reg": "high"}, 'parameters.reg: cannot be "high". Give a number'),
-        ("ease", {"reg": -1}, "parameters.reg: cannot be -1. Give a number not below 0"),
-        ("ease", {"reg": True}, "parameters.reg: cannot be true"),
-        ("ease", {"reg": float("nan")}, "parameters.reg: cannot be NaN"),
-        ("ease", {"reg": None}, "parameters.reg: cannot be null"),
-        ("als", {"alpha": 0}, "parameters.alpha: cannot be 0. Give a number above 0"),
-        ("als", {"epochs": 1.5}, "parameters.epochs: cannot be 1.5. Give a whole number from 1"),
-        ("als", {"epochs": 10**9}, "cannot be 1000000000. Give a whole number from 1 to 1000000."),
-        ("bpr", {"components": 0}, "parameters.components: cannot be 0"),
-        ("lightfm", {"loss": "hinge"}, 'cannot be "hinge". Use one of warp, warp-kos, bpr'),
-        ("lightfm", {"loss": ["warp"]}, 'parameters.loss: cannot be ["warp"]'),
-        ("lightfm", {"use_item_features": 1}, "cannot be 1. Use true or false."),
-    ],
-)
-def test_wrong_parameters_are_named(
-    tmp_path: Path, model: object, parameters: dict[str, object], message: str
-) -> None:
-    path = written(tmp_path / "mine.json", model, **parameters)
-    with pytest.raises(DataError) as error:
-        read_parameters(path)
-    assert str(error.value).startswith(f"{path}, ")
-    assert message in str(error.value)
-
-
-def test_all_wrong_parameters_are_named_at_once(tmp_path: Path) -> None:
-    path = written(tmp_path / "mine.json", "als", epochs=0, factors=3)
-    with pytest.raises(DataError) as error:
-        read_parameters(path)
-    assert len(error.value.problems) == 2
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", "cannot be read as JSON"),
-        ("\xff", "cannot be read as JSON"),
-        ("[]", "model: is missing or unknown"),
-        ('{"model": "ease"}', "parameters: is missing or no object"),
-        ('{"model": "ease", "parameters": [1]}', "parameters: is missing or no object"),
-    ],
-)
-def test_files_without_parameters_are_refused(tmp_path: Path, content: str, message: str) -> None:
-    path = tmp_path / "mine.json"
-    path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(DataError, match=message):
-        read_parameters(path)
-    with pytest.raises(DataError, match=r"nowhere\.json: cannot be read as JSON"):
-        read_parameters(tmp_path / "nowhere.json")
-
-
 # The command
 
 
@@ -505,15 +534,16 @@ def test_the_command_writes_what_it_found(folder: Path, file: Path, tmp_path: Pa
     assert document["defaults"]["parameters"] == tuned.search.defaults
     assert document["difference"]["value"] == tuned.difference.value
     assert document["trials"] == 6
-    assert document["split"] == {"test_share": 0.2, "validation_share": 0.2}
+    split = {"protocol": "temporal", "test_share": 0.2, "validation_share": 0.2}
+    assert document["split"] == split
+    assert len(document["history"]) == 6
     assert document["data"]["name"] == "tiny"
     assert document["data"]["rows"] == len(temporal_split(data).train.interactions)
     assert len(document["data"]["checksum"]) == 64
     lines = result.stdout.splitlines()
     assert lines[0].startswith("als on tiny: 6 trials, ndcg@5 of ")
-    assert [line.split()[0] for line in lines[1:8]] == [
-        "best", "defaults", "difference", "components", "reg", "alpha", "epochs",
-    ]  # fmt: skip
+    shown = ["best", "defaults", "difference", *defaults("als")]
+    assert [line.split()[0] for line in lines[1 : 1 + len(shown)]] == shown
     assert "validation figures, optimistic for the best of many trials" in result.stdout
     assert f"{document['value']:.3f} [{document['low']:.3f}, " in lines[1]
 
@@ -538,6 +568,7 @@ def test_the_study_is_beside_the_data_by_default(
         ("--model svd", "model: cannot be 'svd'. Use one of lightfm, ease, als, bpr, itemknn."),
         ("--metric auc", "metric: cannot be 'auc'. Use one of precision, recall"),
         ("--test-share 1.5", "test_share: cannot be 1.5. Give a share between 0 and 1."),
+        ("--protocol random", "protocol: cannot be 'random'. Use temporal or published."),
         ("--validation-share 0", "validation_share: cannot be 0.0. Give a share"),
         ("--test-share 0.999", "split leaves 0 training events"),
         ("--study manifest.json", "manifest.json: is not a study of firetv. Name another file."),
