@@ -119,13 +119,17 @@ def test_claims_rest_on_results(name: str) -> None:
     assert all(claim.value in values for claim in artefact.claims)
 
 
-@pytest.mark.parametrize(("model", "bar"), [("EASE", 0.478), ("LightFM x3", 0.455)])
-@pytest.mark.parametrize("source", [committed, fresh])
-def test_published_table_is_reached(source: object, model: str, bar: float) -> None:
-    results = source("03_lightfm_vs_implicit").results
-    row = results.query("section == 'published_table' and model == @model and metric == 'ndcg@10'")
-    assert (row.query("split == 'published_table'")["value"] >= bar).all()
-    assert row["seeds"].min() >= 3
+BARS = {"ndcg@10": 0.5, "map@10": 0.155, "precision@10": 0.438, "recall@10": 0.232}
+
+
+@pytest.mark.parametrize(("source", "slack"), [(committed, 0), (fresh, 0.003)])
+def test_published_table_is_reached(source: object, slack: float) -> None:
+    results = source("03_lightfm_vs_implicit").results.query("split == 'published_table'")
+    table = results.set_index(["model", "metric"])
+    for metric, bar in BARS.items():
+        assert table.loc[("Blend", metric), "value"] >= bar - slack
+    assert table.loc[("LightFM", "ndcg@10"), "value"] >= 0.475 - slack
+    assert table.loc[["Blend", "LightFM"], "seeds"].min() >= 3
 
 
 def readme_table(metrics: dict[str, str]) -> list[str]:

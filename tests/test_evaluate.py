@@ -12,6 +12,7 @@ from joblib import Parallel, delayed
 from firetv import evaluate
 from firetv.abtest import Interval, difference_interval, mean_interval
 from firetv.data import Dataset
+from firetv.diversity import MMR
 from firetv.evaluate import Once, Variant
 from firetv.models import ALS, EASE, Popular, Random
 from firetv.moments import DIMENSIONS
@@ -270,3 +271,14 @@ def test_variants_fit_the_same_learner_of_the_same_features_once(
     ranker = Ranker({"popularity": Popular(), "ease": EASE(reg=10)}, folds=2)
     evaluate.run_variants(ranker, VARIANTS, [late], [0])
     assert learned == [("popularity", "ease"), ("popularity",)]
+
+
+def test_a_variant_may_be_re_ranked(late: Split) -> None:
+    ranker = Ranker({"popularity": Popular(), "ease": EASE(reg=10)}, folds=2, keep=15)
+    plain = Variant(Logit(), ("popularity", "ease"))
+    again = Variant(plain.learner, plain.use, then=(MMR(0.9, k=5),))
+    runs = evaluate.run_variants(ranker, {"plain": plain, "again": again}, [late], [0], k=5)
+    step = ranker.prepare(late.train).learn(plain.learner)
+    alone = evaluate.run("alone", chain(step, *again.then), late, seed=0, k=5)
+    np.testing.assert_array_equal(runs[1].items, alone.items)
+    assert (runs[0].items != runs[1].items).any()

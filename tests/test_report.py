@@ -470,3 +470,31 @@ def test_friends_are_drawn_by_trust_and_by_what_they_did() -> None:
     widths = [line.get_linewidth() for line in spokes]
     assert widths[0] > widths[1] > widths[2]
     plt.close(ax.figure)
+
+
+def test_trials_stand_at_their_values_and_the_best_has_a_star() -> None:
+    history = [
+        {"parameters": {"reg": 10.0**n, "loss": loss}, "value": value}
+        for n, loss, value in ((0, "warp", 0.2), (1, "bpr", 0.01), (3, "warp", 0.3))
+    ]
+    _, axes = plt.subplots(1, 2)
+    report.plot_trials({"history": history}, ["reg", "loss"], axes, label="lightfm")
+    dots, star = (c.get_offsets() for c in axes[0].collections)
+    np.testing.assert_allclose(dots, [[1, 0.2], [10, 0.2], [1000, 0.3]])  # 0.01 is at the floor
+    np.testing.assert_allclose(star, [[1000, 0.3]])
+    assert axes[0].get_xscale() == "log"
+    assert axes[0].get_xlabel() == "lightfm reg"
+    assert [tick.get_text() for tick in axes[1].get_xticklabels()] == ["bpr", "warp"]
+    np.testing.assert_allclose(axes[1].collections[0].get_offsets()[:, 0], [1, 0, 1])
+    plt.close()
+
+
+def test_tradeoffs_have_a_mark_for_each_model_and_a_line_for_re_rankings() -> None:
+    table = pd.DataFrame({"x": [1.0, 2.0, 3.0], "y": [0.3, 0.2, 0.1]}, index=["a", "b", "c"])
+    _, ax = plt.subplots()
+    report.plot_tradeoffs(table, "x", "y", ["a", "b"], {"a, re-ranked": ["a", "c"]}, ax=ax)
+    (line,) = ax.lines
+    np.testing.assert_array_equal(line.get_xydata(), [[1, 0.3], [3, 0.1]])
+    marks = {c.get_label(): c.get_offsets().tolist() for c in ax.collections}
+    assert marks == {"a": [[1, 0.3]], "b": [[2, 0.2]]}
+    plt.close()
