@@ -13,6 +13,8 @@ LOCKED := .venv/locked-$(shell { pwd; cat requirements.lock; } | cksum | cut -d 
 PROJECT := .venv/project-$(shell cksum < pyproject.toml | cut -d ' ' -f 1)
 # One BLAS thread for each of the processes that share the cores, or they wait for each other.
 FRESH := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1 FIRETV_REPORTS="$(CURDIR)/build/reports"
+# Of the notebooks, those that take longest begin first, lest one of them be left to run alone.
+LONG := $(foreach n,04 06 03 07 05,$(wildcard notebooks/$(n)_*.ipynb))
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 help: ## list the targets
@@ -28,7 +30,8 @@ test: $(PROJECT) ## lint, run the notebooks as tests, run the tests
 	$(BIN)/python -m ruff check firetv tests notebooks
 	$(BIN)/python -m ruff format --check firetv tests notebooks
 	$(BIN)/firetv data movielens-100k
-	$(FRESH) $(BIN)/python -m pytest -n auto --dist loadscope --nbval-lax --nbval-current-env notebooks
+	$(FRESH) $(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder --nbval-lax \
+		--nbval-current-env $(LONG) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb))
 	$(FRESH) $(BIN)/python -m pytest -n auto
 
 lab: $(PROJECT) ## open JupyterLab
