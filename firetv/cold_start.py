@@ -16,12 +16,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import delayed
 from scipy import sparse
-from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
-from firetv.evaluate import Run, measure
+from firetv.evaluate import Run, measure, side_by_side
 from firetv.newcomers import LIKED
 from firetv.slate import ExcludeSeen, Stage, chain, recommend, top, with_seed
 from firetv.splits import Split
@@ -208,11 +206,8 @@ def ask_all(
         for name, model in models.items()
         for questions, seed in zip(asked, seeds, strict=True)
     ]
-    # Last first, as in evaluate.run_all: tables end with the costly models.
-    with threadpool_limits(1, "blas"):
-        jobs = Parallel(n_jobs, backend="threading", return_as="generator")(reversed(work))
-        found = list(tqdm(jobs, total=len(work), desc=splits[0].name))
-    return [run for runs in reversed(found) for run in runs]
+    found = side_by_side(work, n_jobs, splits[0].name)
+    return [run for runs in found for run in runs]
 
 
 def curve(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal
 
 import joblib
 import numpy as np
@@ -104,12 +104,21 @@ def run_all(
         for name, stage in pipelines.items()
         for part, seed in zip(splits, seeds, strict=True)
     ]
-    # Last first: tables end with the costly models, and none of them should be left to run alone.
+    return side_by_side(work, n_jobs, splits[0].name, processes=processes)
+
+
+def side_by_side(
+    work: Sequence[Any], n_jobs: int, desc: str, *, processes: bool = False
+) -> list[Any]:
+    """Do joblib's delayed calls, each with one BLAS thread, and return their results in order.
+
+    Last first: tables end with the costly models, and none of them should be left to run alone.
+    """
     with threadpool_limits(1, "blas"):
         backend = "loky" if processes else "threading"
         jobs = Parallel(n_jobs, backend=backend, return_as="generator")(reversed(work))
-        runs = list(tqdm(jobs, total=len(work), desc=splits[0].name))
-    return runs[::-1]
+        found = list(tqdm(jobs, total=len(work), desc=desc))
+    return found[::-1]
 
 
 @dataclass(frozen=True)
@@ -240,10 +249,8 @@ def run_variants(
         delayed(_run_variants)(ranker, variants, split, seed, k)
         for split, seed in zip(splits, seeds, strict=True)
     ]
-    with threadpool_limits(1, "blas"):
-        backend = "loky" if processes else "threading"
-        jobs = Parallel(n_jobs, backend=backend, return_as="generator")(work)
-        return [each for found in tqdm(jobs, total=len(work), desc="splits") for each in found]
+    found = side_by_side(work, n_jobs, "splits", processes=processes)
+    return [each for runs in found for each in runs]
 
 
 def _run_variants(

@@ -1,4 +1,4 @@
-"""Base models by name: what may be searched, what a file says, and what was found.
+"""Base models by name: what a file says of them, and what was found.
 
 Packaged values were found by ``firetv tune`` on MovieLens-100K, on a part of its data that neither
 test part of notebook 03 holds; the summaries of these studies are in ``firetv/studies``.
@@ -14,13 +14,6 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
-
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 
 from firetv.models import ALS, BPR, EASE, ItemKNN, LightFM
 from firetv.ranking import Learner, Logit, Ranker
@@ -38,74 +31,11 @@ MODELS: Mapping[str, Stage] = {
 """Models that can be tuned, each with the defaults of its class."""
 
 WEIGHTS = ("rating_power", "completion_power", "half_life")  # fields of what wraps a model
-UNWEIGHED = {
-    "rating_power": 0.0,
-    "half_life": 10_000.0,
-}  # what a search begins with: none to speak of
-
-_EITHER = CategoricalDistribution((False, True))
-_WEIGHTS: Mapping[str, BaseDistribution] = {
-    "rating_power": FloatDistribution(0, 2),
-    "half_life": FloatDistribution(20, 10_000, log=True),
-}
-SPACES: Mapping[str, Mapping[str, BaseDistribution]] = {
-    "lightfm": {
-        "components": IntDistribution(16, 64, log=True),
-        "loss": CategoricalDistribution(("warp", "bpr", "logistic", "warp-kos")),
-        "schedule": CategoricalDistribution(("adagrad", "adadelta")),
-        "learning_rate": FloatDistribution(0.01, 0.1, log=True),
-        "epochs": IntDistribution(10, 45),
-        "max_sampled": IntDistribution(3, 20, log=True),
-        "user_reg": FloatDistribution(1e-5, 1e-2, log=True),
-        "item_reg": FloatDistribution(1e-5, 1e-2, log=True),
-        "use_user_features": _EITHER,
-        "use_item_features": _EITHER,
-        "feature_weight": FloatDistribution(0.1, 3, log=True),
-        **_WEIGHTS,
-    },
-    "ease": {
-        "reg": FloatDistribution(1, 5000, log=True),
-        "use_item_features": _EITHER,
-        "feature_weight": FloatDistribution(0.1, 10, log=True),
-        "activity": FloatDistribution(0, 1),
-        **_WEIGHTS,
-    },
-    "als": {
-        "components": IntDistribution(8, 128, log=True),
-        "reg": FloatDistribution(0.1, 200, log=True),
-        "alpha": FloatDistribution(0.5, 40, log=True),
-        "epochs": IntDistribution(5, 30),
-        "use_item_features": _EITHER,
-        "use_user_features": _EITHER,
-        "feature_weight": FloatDistribution(0.1, 10, log=True),
-        **_WEIGHTS,
-    },
-    "bpr": {
-        "components": IntDistribution(8, 128, log=True),
-        "learning_rate": FloatDistribution(0.002, 0.2, log=True),
-        "reg": FloatDistribution(1e-4, 0.1, log=True),
-        "epochs": IntDistribution(10, 100),
-    },
-    "itemknn": {
-        "neighbours": IntDistribution(5, 500, log=True),
-        "weighting": CategoricalDistribution(("cosine", "tfidf", "bm25")),
-        **_WEIGHTS,
-    },
-}
-"""What is searched: fields of the models and of their weights, with ranges that hold the defaults.
-
-implicit's BPR takes no weights."""
-
 BLENDED = ("ease", "als", "lightfm")
 # Of 0, 300, 1000, 3000 and a plain sum, 1000 found most in four draws of the studies' validation.
 BLEND_LOGIT = Logit(l2=1.0, even=1000.0, nonnegative=True)
 MAY_BE_ZERO = ("reg", "user_reg", "item_reg", "feature_weight", "activity", *WEIGHTS[:2])
 MOST = 1_000_000  # beyond it a number is a slip of the pen
-
-
-def defaults(model: str) -> dict[str, Any]:
-    """What a search of a model begins with."""
-    return {name: UNWEIGHED.get(name, getattr(MODELS[model], name, None)) for name in SPACES[model]}
 
 
 def stage_of(model: str, parameters: Mapping[str, Any]) -> Stage:

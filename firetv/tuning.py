@@ -21,7 +21,13 @@ import optuna
 import pandas as pd
 from implicit.recommender_base import ModelFitError
 from joblib import Parallel, delayed
-from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
 from optuna.exceptions import OptunaError, UpdateFinishedTrialError
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.samplers import TPESampler
@@ -34,10 +40,68 @@ from firetv.abtest import Interval
 from firetv.data import Dataset
 from firetv.evaluate import compare, measure, run, summarise
 from firetv.metrics import ACCURACY
-from firetv.packaged import MODELS, SPACES, defaults, packaged_values, stage_of
+from firetv.packaged import MODELS, packaged_values, stage_of
 from firetv.published import checksum
 from firetv.schema import DataError, Problem
 from firetv.splits import Split, published_split, random_split, temporal_split
+
+UNWEIGHED = {
+    "rating_power": 0.0,
+    "half_life": 10_000.0,
+}  # what a search begins with: none to speak of
+
+_EITHER = CategoricalDistribution((False, True))
+_WEIGHTS: Mapping[str, BaseDistribution] = {
+    "rating_power": FloatDistribution(0, 2),
+    "half_life": FloatDistribution(20, 10_000, log=True),
+}
+SPACES: Mapping[str, Mapping[str, BaseDistribution]] = {
+    "lightfm": {
+        "components": IntDistribution(16, 64, log=True),
+        "loss": CategoricalDistribution(("warp", "bpr", "logistic", "warp-kos")),
+        "schedule": CategoricalDistribution(("adagrad", "adadelta")),
+        "learning_rate": FloatDistribution(0.01, 0.1, log=True),
+        "epochs": IntDistribution(10, 45),
+        "max_sampled": IntDistribution(3, 20, log=True),
+        "user_reg": FloatDistribution(1e-5, 1e-2, log=True),
+        "item_reg": FloatDistribution(1e-5, 1e-2, log=True),
+        "use_user_features": _EITHER,
+        "use_item_features": _EITHER,
+        "feature_weight": FloatDistribution(0.1, 3, log=True),
+        **_WEIGHTS,
+    },
+    "ease": {
+        "reg": FloatDistribution(1, 5000, log=True),
+        "use_item_features": _EITHER,
+        "feature_weight": FloatDistribution(0.1, 10, log=True),
+        "activity": FloatDistribution(0, 1),
+        **_WEIGHTS,
+    },
+    "als": {
+        "components": IntDistribution(8, 128, log=True),
+        "reg": FloatDistribution(0.1, 200, log=True),
+        "alpha": FloatDistribution(0.5, 40, log=True),
+        "epochs": IntDistribution(5, 30),
+        "use_item_features": _EITHER,
+        "use_user_features": _EITHER,
+        "feature_weight": FloatDistribution(0.1, 10, log=True),
+        **_WEIGHTS,
+    },
+    "bpr": {
+        "components": IntDistribution(8, 128, log=True),
+        "learning_rate": FloatDistribution(0.002, 0.2, log=True),
+        "reg": FloatDistribution(1e-4, 0.1, log=True),
+        "epochs": IntDistribution(10, 100),
+    },
+    "itemknn": {
+        "neighbours": IntDistribution(5, 500, log=True),
+        "weighting": CategoricalDistribution(("cosine", "tfidf", "bm25")),
+        **_WEIGHTS,
+    },
+}
+"""What is searched: fields of the models and of their weights, with ranges that hold the defaults.
+
+implicit's BPR takes no weights."""
 
 ENOUGH = 20  # trials, from where the best quarter says which parameters matter
 STUDY = "firetv"  # the study's name in its file
@@ -47,6 +111,11 @@ DIVERGED = (ValueError, ArithmeticError, ModelFitError)  # how models say that a
 
 
 # What is asked
+
+
+def defaults(model: str) -> dict[str, Any]:
+    """What a search of a model begins with."""
+    return {name: UNWEIGHED.get(name, getattr(MODELS[model], name, None)) for name in SPACES[model]}
 
 
 @dataclass(frozen=True)
@@ -153,7 +222,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The best trial of a study, beside the packaged defaults.
+    """The best trial of a study, beside the defaults of the model.
 
     Attributes
     ----------

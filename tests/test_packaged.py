@@ -15,10 +15,8 @@ from firetv.models import ALS, EASE, ItemKNN, LightFM
 from firetv.packaged import (
     BLENDED,
     MODELS,
-    SPACES,
     WEIGHTS,
     blend,
-    defaults,
     packaged,
     packaged_values,
     read_parameters,
@@ -27,7 +25,7 @@ from firetv.packaged import (
 )
 from firetv.schema import DataError
 from firetv.slate import Stage
-from firetv.tuning import Search, tune
+from firetv.tuning import SPACES, Search, defaults, tune
 from firetv.weighting import Weighted
 
 every_model = pytest.mark.parametrize("name", MODELS)

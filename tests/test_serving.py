@@ -13,7 +13,7 @@ import uvicorn
 from conftest import make_rich_tables
 from typer.testing import CliRunner, Result
 
-from firetv import api, serving
+from firetv import api, serving, tuning
 from firetv import packaged as module
 from firetv.cli import app
 from firetv.data import write_tables
@@ -69,7 +69,7 @@ def described(made: Recommender) -> dict[str, object]:
     weighted = made.about["parameters"]["base"]["Newcomers"]["model"]["Weighted"]
     ((name, own),) = weighted["model"].items()
     fields = own | weighted
-    return {field: fields[field] for field in module.SPACES[name.lower()]}
+    return {field: fields[field] for field in tuning.SPACES[name.lower()]}
 
 
 @pytest.mark.parametrize("name", ["lightfm", "ease", "als", "bpr", "itemknn"])

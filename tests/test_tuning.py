@@ -23,10 +23,10 @@ from firetv.cli import app
 from firetv.data import Dataset, Tables, load, write_tables
 from firetv.evaluate import Run
 from firetv.models import ItemKNN
-from firetv.packaged import MODELS, SPACES, defaults, packaged_values
+from firetv.packaged import MODELS, packaged_values
 from firetv.schema import DataError
 from firetv.splits import published_split, random_split, temporal_split
-from firetv.tuning import Search, tune
+from firetv.tuning import SPACES, Search, defaults, tune
 
 KNN = Search("itemknn", seed=3)
 
