@@ -15,6 +15,7 @@ PROJECT := .venv/project-$(shell cksum < pyproject.toml | cut -d ' ' -f 1)
 FRESH := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1 FIRETV_REPORTS="$(CURDIR)/build/reports"
 # Of the notebooks, those that take longest begin first, lest one of them be left to run alone.
 LONG := $(foreach n,04 06 03 07 05,$(wildcard notebooks/$(n)_*.ipynb))
+NOTEBOOKS := $(LONG) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb))
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 help: ## list the targets
@@ -23,7 +24,7 @@ help: ## list the targets
 
 run: $(PROJECT) ## get the data, execute the notebooks, write reports/index.html
 	$(BIN)/firetv data movielens-100k
-	$(BIN)/firetv run
+	$(BIN)/firetv run $(NOTEBOOKS)
 
 test: $(PROJECT) ## lint, run the notebooks as tests, run the tests
 	rm -rf build/reports
@@ -31,15 +32,15 @@ test: $(PROJECT) ## lint, run the notebooks as tests, run the tests
 	$(BIN)/python -m ruff format --check firetv tests notebooks
 	$(BIN)/firetv data movielens-100k
 	$(FRESH) $(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder --nbval-lax \
-		--nbval-current-env $(LONG) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb))
-	$(FRESH) $(BIN)/python -m pytest -n auto
+		--nbval-current-env $(NOTEBOOKS)
+	$(FRESH) $(BIN)/python -m pytest -n auto --dist worksteal -p no:nbval
 
 lab: $(PROJECT) ## open JupyterLab
 	$(BIN)/python -m jupyterlab
 
 notebooks: $(PROJECT) ## execute the notebooks and keep their outputs in notebooks/
 	$(BIN)/firetv data movielens-100k
-	$(BIN)/firetv run --keep
+	$(BIN)/firetv run --keep $(NOTEBOOKS)
 
 full: $(PROJECT) ## run notebooks 04 to 07 with more seeds, worlds and groups, into reports/full/
 	$(BIN)/firetv data movielens-100k

@@ -12,7 +12,7 @@ from scipy import special, stats
 RESAMPLES = 2000
 BATCH_CELLS = 20_000_000  # resampled values held at once
 CELLS = 2_000_000  # the same, where values are counted and not copied
-LARGE = 20_000  # values beyond which scipy's BCa, quadratic in their number, is too slow
+LARGE = 5_000  # values beyond which scipy's BCa, quadratic in their number, is too slow
 BINS = 1000  # of near values, that many values are resampled by
 FLIPS = 9999  # of signs, so that p-values are multiples of 1 / 10 000
 FEW = 13  # differences whose signs are all enumerated

@@ -218,7 +218,7 @@ def conditional_logit(
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         logits = np.where(choices.valid, x @ weights, -np.inf)
         log_p = log_softmax(logits, axis=1)
-        expected = np.einsum("rk,rkd->d", np.exp(log_p), x)
+        expected = np.exp(log_p).ravel() @ x.reshape(-1, len(weights))
         own = weights / scale
         apart = own - own.mean()
         penalty = (l2 * (own**2).sum() + even * (apart**2).sum()) / 2

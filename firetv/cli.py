@@ -6,17 +6,12 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from firetv import people, serving
-from firetv.artefacts import data_dir, format_interval, write_artefact, write_whole
-from firetv.data import fingerprint, load, read_tables
+from firetv import people, scaling, serving
 from firetv.options import Folder, Length, Seed, folder_of, plain_errors
-from firetv.sources import SOURCES, prepare
-from firetv.synthetic import generate
-from firetv.world import World
 
 if TYPE_CHECKING:
     from firetv.tuning import Tuned
@@ -40,11 +35,16 @@ def main() -> None:
 
 @app.command()
 def data(
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join(SOURCES)}.")],
+    name: Annotated[
+        str, typer.Argument(help="One of movielens-100k, comoda, filmtrust, lastfm, camra2011.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder; data/NAME by default.")] = None,
     seed: Seed = 0,
 ) -> None:
     """Download a public data set and turn it into tables; what is already there is reused."""
+    from firetv.artefacts import data_dir
+    from firetv.sources import prepare
+
     with plain_errors():
         folder = prepare(name, out or data_dir() / name, seed)
         _describe(folder)
@@ -57,11 +57,16 @@ def generate_world(
     watch_events: Count = 100_000,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder; data/synthetic by default.")] = None,
+    format: Annotated[Literal["csv", "parquet"], typer.Option(help="Of the tables.")] = "csv",
 ) -> None:
     """Write a synthetic world: tables, and the truth that was planted in them."""
+    from firetv.artefacts import data_dir
+    from firetv.synthetic import generate
+    from firetv.world import World
+
     with plain_errors():
         folder = out or data_dir() / "synthetic"
-        generate(World(users=users, content=content, watch_events=watch_events, seed=seed), folder)
+        generate(World(users, content, watch_events, seed), folder, format)
         typer.echo(f"{watch_events} watch events of {users} users in {folder}")
 
 
@@ -84,7 +89,8 @@ def evaluate(
     k: Length = 10,
 ) -> None:
     """Measure what context, friends and groups add to a base model, as far as the tables go."""
-    # Here, because models take seconds to import and the other commands do not need them.
+    from firetv.artefacts import write_artefact
+    from firetv.data import fingerprint, load
     from firetv.layers import Settings
     from firetv.layers import evaluate as evaluate_layers
 
@@ -113,14 +119,16 @@ def run(
     keep: Annotated[
         bool, typer.Option("--keep", help="Write the executed notebooks back to notebooks/.")
     ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Notebooks at once; one a core by default.")
+    ] = None,
 ) -> None:
     """Execute notebooks in order and write pages, figures and artefacts."""
-    # Here, because papermill takes seconds to import and the other commands do not need it.
     from firetv.runs import NotebookError, read_params, run_notebooks
 
     with plain_errors(NotebookError):
         values = read_params(param or [], params)
-        index = run_notebooks(notebooks or [], values, out=out, keep=keep)
+        index = run_notebooks(notebooks or [], values, out=out, keep=keep, jobs=jobs)
         typer.echo(f"Open {index}")
 
 
@@ -157,7 +165,8 @@ def tune(
     seed: Seed = 0,
 ) -> None:
     """Search hyperparameters on a validation part; a study that was cut short is gone on with."""
-    # Here, because models take seconds to import and the other commands do not need them.
+    from firetv.artefacts import data_dir, write_whole
+    from firetv.data import load
     from firetv.tuning import Search
     from firetv.tuning import tune as tune_model
 
@@ -177,9 +186,12 @@ def tune(
 
 app.add_typer(people.app)
 app.add_typer(serving.app)
+app.add_typer(scaling.app)
 
 
 def _describe(folder: Path, columns: Path | None = None) -> None:
+    from firetv.data import read_tables
+
     tables = read_tables(folder, columns)
     typer.echo(f"{tables.manifest['name']} in {folder}")
     for name, table in tables.present().items():
@@ -190,6 +202,8 @@ def _describe(folder: Path, columns: Path | None = None) -> None:
 
 def _found(tuned: Tuned) -> Iterator[str]:
     """What a study found, in lines."""
+    from firetv.artefacts import format_interval
+
     search, defaults = tuned.search, tuned.search.defaults
     yield (
         f"{search.model} on {tuned.data['name']}: {tuned.trials} trials, "

@@ -7,7 +7,7 @@ of the schema, a further dimension of the context, a feature, or nothing to be u
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,19 @@ class Columns:
         table = table.drop(columns=[column for column, kind in kinds.items() if kind == IGNORE])
         context = {column: to_text(table[column]) for column in kinds if kinds[column] == CONTEXT}
         return table.assign(**context).rename(columns=_names(kinds))
+
+    def names(self, name: str, columns: Iterable[str]) -> dict[str, str]:
+        """The schema's names of a table's columns, by those in the file, but for what is ignored.
+
+        Examples
+        --------
+        >>> said = Columns({"users": {"plan": "feature", "notes": "ignore", "alter": "age"}})
+        >>> said.names("users", ["user_id", "plan", "notes", "alter"])
+        {'user_id': 'user_id', 'plan': 'plan', 'alter': 'age'}
+        """
+        kinds = self.kinds.get(name, {})
+        names = _names(kinds)
+        return {c: names.get(c, c) for c in columns if kinds.get(c) != IGNORE}
 
     def manifest(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a folder says of itself, in the schema's names and with the context."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +15,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from firetv import columns
+from firetv import columns as mappings
+from firetv.files import read_file
 from firetv.schema import EVENT_TABLES, SCHEMAS, DataError, Problem, check_references, check_table
+from firetv.streams import IDS, CodedTable, ParquetTable, open_table, part_files
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 
@@ -42,17 +42,22 @@ class Tables:
         return {name: table for name, table in pairs if table is not None}
 
 
-def _validated(
-    raw: Mapping[str, pd.DataFrame],
+def _checked(
+    raw: Mapping[str, pd.DataFrame | ParquetTable],
     where: Mapping[str, str],
     earlier: Sequence[Problem | str] = (),
-) -> dict[str, pd.DataFrame]:
+    columns: Collection[str] | None = None,
+) -> dict[str, pd.DataFrame | CodedTable]:
     """Convert and check tables; raise their problems and earlier ones together."""
-    checked = {name: check_table(name, table, where[name]) for name, table in raw.items()}
-    tables = {name: table for name, (table, _) in checked.items()}
-    problems = [*earlier, *(problem for _, found in checked.values() for problem in found)]
+    tables, problems = {}, [*earlier]
+    for name, table in raw.items():
+        if isinstance(table, ParquetTable):
+            tables[name], found = table.read(columns if name in EVENT_TABLES else None)
+        else:
+            tables[name], found = check_table(name, table, where[name])
+        problems += found
     if any(name in tables for name in EVENT_TABLES):
-        problems += check_references(tables, where)
+        problems += _dangling(tables, where)
     elif not earlier:
         remedy = "Provide watch_history or content_reactions, as .csv or .parquet."
         problems.append(Problem("tables", "", "there are no viewing events", remedy))
@@ -61,51 +66,91 @@ def _validated(
     return tables
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    options: dict[str, Any] = {
-        "dtype": "str",  # so that an id keeps its leading zeros and a bad number its spelling
-        "keep_default_na": False,
-        "na_values": [""],
-        "encoding": "utf-8-sig",
-        "index_col": False,  # else a trailing comma would shift every column
-    }
-    header = pd.read_csv(path, header=None, nrows=1, **options).iloc[0]
-    repeated = header[header.duplicated()].dropna().unique()
-    if len(repeated):
-        remedy = "Remove or rename the copy."
-        raise DataError(Problem(path.name, ", ".join(repeated), "column is there twice", remedy))
-    with warnings.catch_warnings():  # pandas would drop cells beyond the header with a warning
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        return pd.read_csv(path, **options)
+def _dangling(
+    tables: Mapping[str, pd.DataFrame | CodedTable], where: Mapping[str, str]
+) -> list[Problem]:
+    coded = {name: table for name, table in tables.items() if isinstance(table, CodedTable)}
+    counts = {(n, column): ids.counts for n, t in coded.items() for column, ids in t.ids.items()}
+    distinct = {name: table.distinct() for name, table in coded.items()}
+    return check_references({**tables, **distinct}, where, counts)
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    """Read one file, or raise a `DataError` that says why it cannot be read."""
-    try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-    except DataError:
-        raise
-    except pd.errors.EmptyDataError:
-        reason, remedy = "the file is empty", "Fill it, or remove the file."
-    except UnicodeDecodeError as error:
-        reason, remedy = f"is not UTF-8 text ({error.reason})", "Save the file as UTF-8."
-    except pd.errors.ParserWarning:
-        reason, remedy = "has rows longer than its header", "Remove commas at the ends of lines."
-    except (pd.errors.ParserError, ValueError, OSError, EOFError, zlib.error) as error:
-        first_line = str(error).splitlines()[0]
-        reason, remedy = f"cannot be read: {first_line}", "Repair the file or export it again."
-    raise DataError(Problem(path.name, "", reason, remedy))
+def _read_table(name: str, path: Path, stream: bool) -> pd.DataFrame | ParquetTable:
+    """Read one table, or raise a `DataError` that says why it cannot be read.
+
+    What can be streamed, or is a folder, is only looked at.
+    """
+    if path.is_dir() or (stream and name in IDS and path.suffix == ".parquet"):
+        table = open_table(name, path)
+        return table if stream else table.whole()
+    return read_file(path)
 
 
 def _table_files(folder: Path) -> dict[str, list[Path]]:
     candidates = {name: [folder / f"{name}{suffix}" for suffix in SUFFIXES] for name in SCHEMAS}
-    return {name: [p for p in paths if p.is_file()] for name, paths in candidates.items()}
+    found = {name: [p for p in paths if p.is_file()] for name, paths in candidates.items()}
+    for name in EVENT_TABLES:
+        found[name] += [folder / name] if part_files(folder / name) else []
+    return found
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """The tables of a folder in the schema's names, before they are checked."""
+
+    tables: Mapping[str, pd.DataFrame | ParquetTable]
+    where: Mapping[str, str]
+    problems: Sequence[Problem | str]
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, folder: Path, mapping: str | Path | None, stream: bool) -> _Raw:
+        """Read a folder; with `stream`, large tables in Parquet are opened, but not read."""
+        if not folder.is_dir():
+            raise DataError(Problem(str(folder), "", "is not a folder", "Name a folder of tables."))
+        raw, where, problems = {}, {}, []
+        files = _table_files(folder)
+        for name, paths in files.items():
+            if len(paths) > 1:
+                names = ", ".join(path.name for path in paths)
+                problems.append(Problem(names, "", "the table is there twice", "Keep one file."))
+            elif paths:
+                where[name] = f"{paths[0].name}{'/' * paths[0].is_dir()}"
+                try:
+                    raw[name] = _read_table(name, paths[0], stream)
+                except DataError as error:
+                    problems += error.problems
+        manifest = {}
+        try:
+            manifest = read_manifest(folder)
+        except DataError as error:
+            problems += error.problems
+        path = folder / mappings.FILE if mapping is None else Path(mapping)
+        if mapping is not None or path.is_file():
+            there = {name: raw.get(name) for name, paths in files.items() if paths}
+            try:
+                said = mappings.read_columns(path, there)
+            except DataError as error:  # what the tables' columns are, nobody knows
+                raise DataError(*problems, *error.problems) from error
+            raw = {name: _named(table, name, said) for name, table in raw.items()}
+            manifest = said.manifest(manifest)
+        return cls(raw, where, problems, manifest)
+
+
+def _named(
+    table: pd.DataFrame | ParquetTable, name: str, said: mappings.Columns
+) -> pd.DataFrame | ParquetTable:
+    if not isinstance(table, ParquetTable):
+        return said.table(name, table)
+    context = tuple(c for c, kind in said.kinds.get(name, {}).items() if kind == mappings.CONTEXT)
+    return replace(table, names=said.names(name, table.columns), context=context)
 
 
 def read_tables(folder: str | Path, mapping: str | Path | None = None) -> Tables:
     """Read a folder of tables, CSV (UTF-8, optionally gzipped) or Parquet, and validate them.
 
-    Only ``watch_history`` or ``content_reactions`` is required. Ids become text, timestamps UTC.
+    Only ``watch_history`` or ``content_reactions`` is required; they may be folders of Parquet
+    files too. Ids become text, timestamps UTC. All of it is held in memory: :func:`load` need not.
 
     Parameters
     ----------
@@ -119,35 +164,8 @@ def read_tables(folder: str | Path, mapping: str | Path | None = None) -> Tables
     DataError
         All problems of all tables at once: file, column, number of rows, sample and remedy.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(Problem(str(folder), "", "is not a folder", "Name a folder of tables."))
-    raw, where, problems = {}, {}, []
-    files = _table_files(folder)
-    for name, paths in files.items():
-        if len(paths) > 1:
-            names = ", ".join(path.name for path in paths)
-            problems.append(Problem(names, "", "the table is there twice", "Keep one file."))
-        elif paths:
-            try:
-                raw[name], where[name] = _read_table(paths[0]), paths[0].name
-            except DataError as error:
-                problems += error.problems
-    manifest = {}
-    try:
-        manifest = read_manifest(folder)
-    except DataError as error:
-        problems += error.problems
-    path = folder / columns.FILE if mapping is None else Path(mapping)
-    if mapping is not None or path.is_file():
-        there = {name: raw.get(name) for name, paths in files.items() if paths}
-        try:
-            said = columns.read_columns(path, there)
-        except DataError as error:  # what the tables' columns are, nobody knows
-            raise DataError(*problems, *error.problems) from error
-        raw = {name: said.table(name, table) for name, table in raw.items()}
-        manifest = said.manifest(manifest)
-    return Tables(**_validated(raw, where, problems), manifest=manifest)
+    raw = _Raw.of(Path(folder), mapping, stream=False)
+    return Tables(**_checked(raw.tables, raw.where, raw.problems), manifest=raw.manifest)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -199,10 +217,10 @@ def write_tables(
         If a table is invalid, or if the folder holds a table that this call would not replace.
     """
     folder, present = Path(folder), tables.present()
-    checked = _validated(present, {name: f"{name}.{format}" for name in present})
+    checked = _checked(present, {name: f"{name}.{format}" for name in present})
     targets = {name: folder / f"{name}.{format}" for name in checked}
-    if (folder / columns.FILE).is_file():
-        reason = f"holds {columns.FILE}, which would change what is written when it is read"
+    if (folder / mappings.FILE).is_file():
+        reason = f"holds {mappings.FILE}, which would change what is written when it is read"
         remedy = "Remove it, or choose another folder."
         raise DataError(Problem(str(folder), "", reason, remedy))
     strays = {p for paths in _table_files(folder).values() for p in paths} - set(targets.values())
@@ -273,30 +291,44 @@ class Dataset:
     @classmethod
     def from_tables(cls, tables: Tables) -> Dataset:
         """Code the ids of validated tables. Codes follow the profile table, then first event."""
-        present = tables.present()
-        events = [present[name] for name in EVENT_TABLES if name in present]
-        user_ids = _all_ids("user_id", tables.users, *events)
-        item_ids = _all_ids("content_id", tables.content, *events)
+        return cls._of(tables.present(), tables.manifest)
+
+    @classmethod
+    def _of(
+        cls,
+        tables: Mapping[str, pd.DataFrame | CodedTable],
+        manifest: Mapping[str, Any],
+        columns: Collection[str] | None = None,
+    ) -> Dataset:
+        large = {
+            name: table if isinstance(table, CodedTable) else CodedTable.of(name, table, columns)
+            for name, table in tables.items()
+            if name in IDS
+        }
+        users, content, groups = (tables.get(name) for name in ("users", "content", "groups"))
+        events = [large[name] for name in EVENT_TABLES if name in large]
+        user_ids = _all_ids("user_id", users, events)
+        item_ids = _all_ids("content_id", content, events)
         interactions = _coded(events[0], user_ids, item_ids)
-        if tables.content_reactions is None:
-            reactions = interactions.iloc[:0].reindex(columns=[*KEYS, "rating", "reaction"])
+        if "content_reactions" in large:
+            said = large["content_reactions"]
+            reactions = interactions if said is events[0] else _coded(said, user_ids, item_ids)
         else:
-            reactions = _coded(tables.content_reactions, user_ids, item_ids)
-        groups = tables.groups
+            reactions = interactions.iloc[:0].reindex(columns=[*KEYS, "rating", "reaction"])
         if groups is not None:
             codes = user_ids.get_indexer(groups["user_id"]).astype(np.int32)
             groups = groups[["group_id"]].assign(user=codes)
         return cls(
             user_ids=user_ids,
             item_ids=item_ids,
-            users=_aligned(tables.users, "user_id", user_ids),
-            content=_aligned(tables.content, "content_id", item_ids),
+            users=_aligned(users, "user_id", user_ids),
+            content=_aligned(content, "content_id", item_ids),
             interactions=interactions,
             reactions=reactions,
-            friends=_friend_matrix(tables.user_connections, user_ids),
+            friends=_friend_matrix(large.get("user_connections"), user_ids),
             groups=groups,
-            weather=tables.weather,
-            manifest=tables.manifest,
+            weather=tables.get("weather"),
+            manifest=manifest,
         )
 
     @property
@@ -423,20 +455,64 @@ class Dataset:
 KEYS = ("user", "item", "timestamp")
 
 
-def load(folder: str | Path, mapping: str | Path | None = None) -> Dataset:
-    """Read, validate and code a folder of tables, see :func:`read_tables`."""
-    return Dataset.from_tables(read_tables(folder, mapping))
+def load(
+    folder: str | Path,
+    mapping: str | Path | None = None,
+    columns: Collection[str] | None = None,
+) -> Dataset:
+    """Read, validate and code a folder of tables.
+
+    Events and friendships in Parquet, events in folders of Parquet files too, are read by blocks of
+    rows: of them, memory holds the codes of their ids and the columns that are kept. The result and
+    the errors are those of :func:`read_tables`, but for row numbers that the files may store.
+
+    Parameters
+    ----------
+    folder : str or Path
+    mapping : str or Path, optional
+        See :func:`read_tables`.
+    columns : collection of str, optional
+        Columns of the events and reactions to keep beside user, item and timestamp, in the schema's
+        names, such as ``("rating",)``; by default all. In Parquet the others are not read.
+
+    Raises
+    ------
+    DataError
+        See :func:`read_tables`.
+    ValueError
+        If no table of events has one of `columns`.
+    """
+    raw = _Raw.of(Path(folder), mapping, stream=True)
+    if columns is not None:
+        _check_known(columns, raw)
+    tables = _checked(raw.tables, raw.where, raw.problems, columns)
+    return Dataset._of(tables, raw.manifest, columns)
+
+
+def _check_known(columns: Collection[str], raw: _Raw) -> None:
+    """Refuse names that are neither in the schema of events, nor in the files."""
+    if isinstance(columns, str):
+        raise ValueError(f"columns is {columns!r}: give a list of names")
+    known = [column for name in EVENT_TABLES for column in SCHEMAS[name].columns]
+    for table in (raw.tables[name] for name in EVENT_TABLES if name in raw.tables):
+        known += table.names.values() if isinstance(table, ParquetTable) else list(table)
+    if strange := [column for column in columns if column not in known]:
+        names = ", ".join(dict.fromkeys(known))
+        raise ValueError(f"events have no column {', '.join(strange)}: use some of {names}")
 
 
 def fingerprint(folder: str | Path, mapping: str | Path | None = None) -> str:
     """SHA-256 of the tables of a folder, and of what says what their columns are."""
-    folder = Path(folder)
+    folder, found = Path(folder), hashlib.sha256()
     files = [path for paths in _table_files(folder).values() for path in paths]
-    files.append(folder / columns.FILE if mapping is None else Path(mapping))
-    found = hashlib.sha256()
+    files.append(folder / mappings.FILE if mapping is None else Path(mapping))
     for path in files:
-        if path.is_file():
-            found.update(f"{path.name}\n".encode() + path.read_bytes())
+        for part in part_files(path) or [path]:
+            if part.is_file():
+                found.update(f"{part.name}\n".encode())
+                with part.open("rb") as file:
+                    while block := file.read(1 << 20):
+                        found.update(block)
     return found.hexdigest()
 
 
@@ -457,18 +533,18 @@ def _called(table: pd.DataFrame, column: str, ids: pd.Index) -> np.ndarray:
     return (table[column].fillna(known) if column in table else known).to_numpy(object)
 
 
-def _all_ids(column: str, profile: pd.DataFrame | None, *events: pd.DataFrame) -> pd.Index:
-    tables = [table for table in (profile, *events) if table is not None]
-    return pd.Index(pd.concat([table[column] for table in tables]).unique(), name=column)
+def _all_ids(column: str, profile: pd.DataFrame | None, events: Sequence[CodedTable]) -> pd.Index:
+    known = [] if profile is None else [profile[column]]
+    seen = [pd.Series(table.ids[column].values) for table in events]
+    return pd.Index(pd.concat([*known, *seen]).unique(), name=column)
 
 
-def _coded(events: pd.DataFrame, user_ids: pd.Index, item_ids: pd.Index) -> pd.DataFrame:
+def _coded(events: CodedTable, user_ids: pd.Index, item_ids: pd.Index) -> pd.DataFrame:
     codes = {
-        "user": user_ids.get_indexer(events["user_id"]).astype(np.int32),
-        "item": item_ids.get_indexer(events["content_id"]).astype(np.int32),
+        "user": events.ids["user_id"].within(user_ids),
+        "item": events.ids["content_id"].within(item_ids),
     }
-    rest = events.drop(columns=["user_id", "content_id"])
-    return pd.concat([pd.DataFrame(codes, index=events.index), rest], axis=1)
+    return pd.concat([pd.DataFrame(codes, index=events.rest.index), events.rest], axis=1)
 
 
 def _aligned(table: pd.DataFrame | None, column: str, ids: pd.Index) -> pd.DataFrame:
@@ -477,19 +553,17 @@ def _aligned(table: pd.DataFrame | None, column: str, ids: pd.Index) -> pd.DataF
     return table.set_index(column).reindex(ids).reset_index()
 
 
-def _friend_matrix(edges: pd.DataFrame | None, user_ids: pd.Index) -> sparse.csr_array | None:
+def _friend_matrix(ties: CodedTable | None, user_ids: pd.Index) -> sparse.csr_array | None:
     """Strength of friendship; of duplicate edges the strongest counts, self-loops do not."""
-    if edges is None:
+    if ties is None:
         return None
-    frame = pd.DataFrame(
-        {
-            "user": user_ids.get_indexer(edges["user_id"]),
-            "friend": user_ids.get_indexer(edges["friend_id"]),
-            "strength": edges["strength"].fillna(1.0) if "strength" in edges else 1.0,
-        }
-    )
-    frame = frame[frame["user"] != frame["friend"]]
-    frame = frame.groupby(["user", "friend"], as_index=False)["strength"].max()
-    place = (frame["user"].to_numpy(), frame["friend"].to_numpy())
-    shape = (len(user_ids), len(user_ids))
-    return sparse.csr_array((frame["strength"].to_numpy(np.float32), place), shape=shape)
+    n, strength = len(user_ids), np.ones(len(ties.rest))
+    if "strength" in ties.rest:
+        strength = ties.rest["strength"].fillna(1.0).to_numpy()
+    user, friend = (ties.ids[name].within(user_ids) for name in ("user_id", "friend_id"))
+    others = user != friend
+    pair = user[others].astype(np.int64) * n + friend[others]
+    order = np.argsort(pair)
+    pair, first = np.unique(pair[order], return_index=True)
+    strongest = np.maximum.reduceat(strength[others][order], first).astype(np.float32)
+    return sparse.csr_array((strongest, np.divmod(pair, n)), shape=(n, n))

@@ -12,6 +12,7 @@ import joblib
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
+from scipy import sparse
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -31,7 +32,18 @@ from firetv.ranking import (
     RankerStep,
     Scorer,
 )
-from firetv.slate import ExcludeSeen, Slate, Stage, Step, chain, recommend, top, with_seed
+from firetv.slate import (
+    ExcludeSeen,
+    Slate,
+    Stage,
+    Step,
+    chain,
+    places,
+    recommend,
+    seen_cells,
+    top,
+    with_seed,
+)
 from firetv.splits import Split
 
 
@@ -368,6 +380,80 @@ def measure(runs: Sequence[Run], names: Sequence[str] = ("ndcg",)) -> pd.DataFra
         accuracy = {n: metrics.ACCURACY[n](hits, each.split.n_relevant) for n in names}
         frames.append(_tidy(each, accuracy))
     return pd.concat(frames, ignore_index=True)
+
+
+def ranks(step: Step, split: Split, chunk_cells: int = 1_000_000) -> metrics.Ranks:
+    """Rank everything that the requests of a split should find among all unseen candidates.
+
+    Parameters
+    ----------
+    step : callable
+        Scores all slots of a slate, such as a fitted model; without :func:`~firetv.slate.top`.
+    split : Split
+        Its training data say what was seen.
+    chunk_cells : int
+        Upper bound of requests x candidates scored at once.
+
+    Returns
+    -------
+    firetv.metrics.Ranks
+        An item that is no candidate comes behind all that are.
+
+    Raises
+    ------
+    ValueError
+        If the step leaves candidates out.
+
+    Examples
+    --------
+    >>> from firetv.models import Popular
+    >>> from firetv.splits import random_split
+    >>> from firetv.synthetic import simulate
+    >>> from firetv.world import World
+    >>> data = Dataset.from_tables(simulate(World(users=20, content=50, watch_events=300))[0])
+    >>> split = random_split(data, seed=0)
+    >>> found = ranks(Popular().fit(split.train), split)
+    >>> bool(np.nanmean(found.auc()) > 0.5)
+    True
+    """
+    items, seen, found = split.candidates, split.train.matrix(), []
+    size = max(1, chunk_cells // len(items))
+    for first in range(0, len(split.requests), size):
+        some = slice(first, first + size)
+        slate = step(Slate(split.requests[some], items))
+        found.append(_ranked(slate, items, seen, split.relevant[some]))
+    data, n_candidates = (np.concatenate(each) for each in zip(*found, strict=True))
+    held_out = (data, split.relevant.indices, split.relevant.indptr)
+    return metrics.Ranks(sparse.csr_array(held_out, split.relevant.shape), n_candidates)
+
+
+def _ranked(
+    slate: Slate, items: np.ndarray, seen: sparse.csr_array, relevant: sparse.csr_array
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rank of each entry of some rows of relevant items, and how many items each row ranks."""
+    if slate.shape[1] != len(items):
+        raise ValueError("ranks are among all candidates: leave top() out of the pipeline")
+    scores, rows = slate.scores, np.arange(len(slate.users))
+    scores.reshape(-1)[seen_cells(seen, slate.users, items)] = -np.inf
+    row = np.repeat(rows, np.diff(relevant.indptr))
+    slot = places(items, relevant.shape[1])[relevant.indices]
+    value = np.where(slot >= 0, scores[row, slot], -np.inf)
+    scores.sort(axis=1)
+    lost = value == -np.inf
+    n_ranked = len(items) - _n_below(scores, rows, np.full(len(rows), np.finfo(scores.dtype).min))
+    n_ranked += np.bincount(row[lost], minlength=len(rows))
+    rank = len(items) - 1 - _n_below(scores, row, value)
+    return np.where(lost, n_ranked[row] - 1, rank), n_ranked
+
+
+def _n_below(ordered: np.ndarray, row: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """How many entries of a sorted row are below a value: ``searchsorted`` with a row for each."""
+    low, high = np.zeros(len(row), np.int64), np.full(len(row), ordered.shape[1])
+    for _ in range(ordered.shape[1].bit_length()):
+        middle = (low + high) // 2
+        below = (low < high) & (ordered[row, np.minimum(middle, ordered.shape[1] - 1)] < value)
+        low, high = np.where(below, middle + 1, low), np.where(below, high, middle)
+    return low
 
 
 def _tidy(run: Run, measured: Mapping[str, np.ndarray]) -> pd.DataFrame:

@@ -10,23 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
-from firetv.panels import Chosen, Panel, as_a_whole, at, in_order
+from firetv.panels import LOWEST, Chosen, Panel, as_a_whole, at, at_one, in_blocks, in_order
 from firetv.slate import best
-from firetv.strategies import beats, best_left, favourites, little, nonnegative
+from firetv.strategies import Slight, beats, nonnegative
 
-LOWEST = np.finfo(np.float32).min  # of slots that are not valid, which come last
+Worth: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""From a state, (G, M), to what each candidate would add for the group, (G, K)."""
+Choice: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From a state and the chosen slots, (G,), to something of shape (G, M)."""
 
 
 def one_by_one(
-    panel: Panel,
-    k: int,
-    gains: Callable[[np.ndarray], np.ndarray],
-    move: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    start: float = 0.0,
+    panel: Panel, k: int, worth: Worth, share: Choice, move: Choice, start: float = 0.0
 ) -> Chosen:
     """Choose the title that adds most, k times.
 
@@ -34,34 +33,40 @@ def one_by_one(
     ----------
     panel : Panel
     k : int
-    gains : callable
-        From a state to what each candidate would add, (G, M, K), or (G, 1, K) as a whole.
+    worth : callable
+        From a state to what each candidate would add, (G, K), an array that may be written to.
+    share : callable
+        From a state and the chosen slots, (G,), to what these add for each member, (G, M), or as a
+        whole, (G, 1).
     move : callable
         From a state and the chosen slots, (G,), to the next state.
     start : float
         The state of each member, (G, M), before the first title.
     """
     state = np.full(panel.weights.shape, start, np.float32)
-    row, taken = np.arange(len(panel.valid)), np.zeros(panel.valid.shape, bool)
+    row, closed = np.arange(len(panel.valid)), np.where(panel.valid, np.float32(0), LOWEST)
     slots, shares = [], []
     for _ in range(min(k, panel.valid.shape[1])):
-        gain = gains(state)
-        total = np.where(panel.valid, gain.sum(axis=1), LOWEST)
-        total[taken] = -np.inf
-        slot = total.argmax(axis=1)
-        taken[row, slot] = True
+        gain = worth(state)
+        gain += closed
+        slot = gain.argmax(axis=1)
+        closed[row, slot] = -np.inf
         slots.append(slot)
-        shares.append(gain[row, :, slot])
+        shares.append(share(state, slot))
         state = move(state, slot)
     if not slots:
         return Chosen(np.empty((len(row), 0), np.int64), np.empty((len(row), 1, 0), np.float32))
     return Chosen(np.stack(slots, axis=1), np.stack(shares, axis=2).astype(np.float32))
 
 
-def adding(values: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def adding(values: np.ndarray) -> Choice:
     """Move to what members have with the chosen slots' values, (G, M, K), besides."""
-    row = np.arange(len(values))
-    return lambda had, slot: had + values[row, :, slot]
+    return lambda had, slot: had + at_one(values, slot)
+
+
+def total(values: np.ndarray) -> np.ndarray:
+    """Sum over members, (G, M, K) to (G, K), as a product, which is the faster way."""
+    return np.matmul(np.ones((len(values), 1, values.shape[1]), np.float32), values)[:, 0]
 
 
 @dataclass(frozen=True)
@@ -72,17 +77,18 @@ class Turns:
     equal weight in their order.
     """
 
+    @in_blocks
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         groups, size, held = panel.opinions.shape
         k = min(k, held)
-        first, taken = favourites(panel, k), np.zeros(panel.valid.shape, bool)
+        closed = np.where(panel.valid, np.float32(0), LOWEST)
         slots, shares = np.empty((groups, k), np.int64), np.zeros((groups, size, k), np.float32)
         row, had = np.arange(groups), np.zeros((groups, size))
         for turn in range(k):
             member = (panel.weights / (1 + had)).argmax(axis=1)
-            slots[:, turn] = best_left(first, taken)[row, member]
-            taken[row, slots[:, turn]] = True
+            slots[:, turn] = (panel.opinions[row, member] + closed).argmax(axis=1)
+            closed[row, slots[:, turn]] = -np.inf
             shares[row, member, turn] = 1
             had[row, member] += 1
         return in_order(Chosen(slots, shares, weighted=False))
@@ -104,15 +110,24 @@ class GreedyLeastMisery:
         if not 0 <= self.social <= 1:
             raise ValueError(f"social {self.social} is not a weight of 0..1")
 
+    @in_blocks
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
-        opinions = panel.opinions
+        opinions, liked = panel.opinions, self.social * panel.mean(panel.opinions)
+        after = np.empty_like(opinions)
 
-        def gains(had: np.ndarray) -> np.ndarray:
-            least = (had[:, :, None] + opinions).min(axis=1) - had.min(axis=1)[:, None]
-            return (self.social * panel.mean(opinions) + (1 - self.social) * least)[:, None]
+        def worth(had: np.ndarray) -> np.ndarray:
+            np.add(had[:, :, None], opinions, out=after)
+            least = after.min(axis=1)
+            least -= had.min(axis=1)[:, None]
+            least *= 1 - self.social
+            return np.add(liked, least, out=least)
 
-        return in_order(one_by_one(panel, k, gains, adding(opinions)))
+        def share(had: np.ndarray, slot: np.ndarray) -> np.ndarray:
+            least = (had + at_one(opinions, slot)).min(axis=1) - had.min(axis=1)
+            return (liked[np.arange(len(slot)), slot] + (1 - self.social) * least)[:, None]
+
+        return in_order(one_by_one(panel, k, worth, share, adding(opinions)))
 
 
 @dataclass(frozen=True)
@@ -137,10 +152,13 @@ class SPGreedy:
     def __post_init__(self) -> None:
         _content(self.top, self.needed)
 
+    @in_blocks
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         held = panel.valid.sum(axis=1)[:, None, None]
-        points = np.where(panel.valid[:, None], beats(panel), -1)
+        points = beats(panel)
+        if not panel.full:
+            points = np.where(panel.valid[:, None], points, np.float32(-1))
         bar = np.minimum(held * (1 - self.top) - 1e-3, points.max(axis=2, keepdims=True))
         return _contenting(panel, k, points >= bar, self.needed)
 
@@ -167,11 +185,15 @@ class EFGreedy:
     def __post_init__(self) -> None:
         _content(self.top, self.needed)
 
+    @in_blocks
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         size = panel.opinions.shape[1]
         many = max(1, int(self.top * size))
-        bar = np.partition(panel.opinions, size - many, axis=1)[:, size - many, None]
+        if many == 1:
+            bar = panel.opinions.max(axis=1, keepdims=True)
+        else:
+            bar = np.sort(panel.opinions, axis=1)[:, size - many, None]
         return _contenting(panel, k, panel.opinions >= bar, self.needed)
 
 
@@ -182,14 +204,20 @@ def _content(top: float, needed: int) -> None:
 
 def _contenting(panel: Panel, k: int, pleasing: np.ndarray, needed: int) -> Chosen:
     """Make as many members content as can be; pleasing, (G, M, K), says with what."""
-    weights = panel.weights[:, :, None]
-    settled = weights * little(panel)
+    slight, pleases = Slight.of(panel), pleasing.astype(np.float32)
+    settled = slight.mean(panel)
 
-    def gains(had: np.ndarray) -> np.ndarray:
-        missing = weights * (had < needed)[:, :, None] / needed
-        return missing * pleasing + settled
+    def missing(had: np.ndarray) -> np.ndarray:
+        return panel.weights * (had < needed) / np.float32(needed)
 
-    return in_order(one_by_one(panel, k, gains, adding(pleasing)))
+    def worth(had: np.ndarray) -> np.ndarray:
+        return np.matmul(missing(had)[:, None], pleases)[:, 0] + settled
+
+    def share(had: np.ndarray, slot: np.ndarray) -> np.ndarray:
+        settling = panel.weights * slight.at(panel, slot[:, None])[:, :, 0]
+        return missing(had) * at_one(pleases, slot) + settling
+
+    return in_order(one_by_one(panel, k, worth, share, adding(pleases)))
 
 
 @dataclass(frozen=True)
@@ -212,15 +240,17 @@ class GFAR:
         if self.depth is not None and self.depth < 1:
             raise ValueError(f"depth {self.depth} must be 1 or more")
 
+    @in_blocks
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         chances = self._chances(panel)
-        weights, row = panel.weights, np.arange(len(panel.valid))
+        weights = panel.weights
         return one_by_one(
             panel,
             k,
-            lambda missed: (weights * missed)[:, :, None] * chances,
-            lambda missed, slot: missed * (1 - chances[row, :, slot]),
+            lambda missed: np.matmul((weights * missed)[:, None], chances)[:, 0],
+            lambda missed, slot: weights * missed * at_one(chances, slot),
+            lambda missed, slot: missed * (1 - at_one(chances, slot)),
             start=1.0,
         )
 
@@ -229,10 +259,14 @@ class GFAR:
             if panel.opinions.max(initial=0) > 1:
                 raise ValueError("GFAR without a depth needs opinions that are chances of 0..1")
             return nonnegative(panel, self)
-        held = panel.valid.sum(axis=1)[:, None, None]
-        among = np.maximum(beats(panel) - np.maximum(held - self.depth, 0) + 1, 0)
-        among = np.where(panel.valid[:, None], among, 0)
-        return among / np.maximum(among.sum(axis=2, keepdims=True), 1)
+        held = panel.valid.sum(axis=1, dtype=np.float32)[:, None, None]
+        among = beats(panel)
+        among -= np.maximum(held - self.depth, 0) - np.float32(1)
+        np.maximum(among, 0, out=among)
+        if not panel.full:
+            among = np.where(panel.valid[:, None], among, np.float32(0))
+        among /= np.maximum(among.sum(axis=2, keepdims=True), 1)
+        return among
 
 
 @dataclass(frozen=True)
@@ -243,16 +277,24 @@ class EPFuzzDA:
     weight, in all that the list with it gives to anybody.
     """
 
+    @in_blocks
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         opinions = nonnegative(panel, self)
-        weights, sums = panel.weights[:, :, None], opinions.sum(axis=1)
+        weights, sums, due = panel.weights, total(opinions), np.empty_like(opinions)
+        owed = weights[:, :, None] * sums[:, None]  # of each title, before what is had counts
 
-        def gains(had: np.ndarray) -> np.ndarray:
-            due = weights * (had.sum(axis=1)[:, None] + sums)[:, None] - had[:, :, None]
-            return np.minimum(opinions, np.maximum(due, 0))
+        def worth(had: np.ndarray) -> np.ndarray:
+            lack = weights * had.sum(axis=1, keepdims=True) - had
+            np.add(owed, lack[:, :, None], out=due)
+            np.maximum(due, 0, out=due)
+            return total(np.minimum(opinions, due, out=due))
 
-        chosen = one_by_one(panel, k, gains, adding(opinions))
+        def share(had: np.ndarray, slot: np.ndarray) -> np.ndarray:
+            given = had.sum(axis=1) + sums[np.arange(len(slot)), slot]
+            return np.minimum(at_one(opinions, slot), np.maximum(weights * given[:, None] - had, 0))
+
+        chosen = one_by_one(panel, k, worth, share, adding(opinions))
         return in_order(replace(chosen, weighted=False))
 
 
@@ -277,18 +319,21 @@ class Nash:
         if not self.base > 0:
             raise ValueError(f"base {self.base} must be above 0")
 
+    @in_blocks
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         chances = nonnegative(panel, self)
         gain = chances / ideal_gain(chances.sum(axis=2, keepdims=True), k)
-        weights = panel.weights[:, :, None]
-        return one_by_one(
-            panel,
-            k,
-            lambda had: weights * np.log1p(gain / had[:, :, None]),
-            adding(gain),
-            start=self.base,
-        )
+        growth = np.empty_like(gain)
+
+        def worth(had: np.ndarray) -> np.ndarray:
+            np.divide(gain, had[:, :, None], out=growth)
+            return panel.mean(np.log1p(growth, out=growth))
+
+        def share(had: np.ndarray, slot: np.ndarray) -> np.ndarray:
+            return panel.weights * np.log1p(at_one(gain, slot) / had)
+
+        return one_by_one(panel, k, worth, share, adding(gain), start=self.base)
 
 
 def ideal_gain(expected: np.ndarray, k: int) -> np.ndarray:
@@ -323,21 +368,24 @@ class ParetoLevels:
         if self.level not in ("N", "X") or self.draws < 1:
             raise ValueError(f"level {self.level!r} is not N or X, or draws {self.draws} below 1")
 
+    @in_blocks
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         often = self._often(panel, k)
         if self.level == "X":
             often += 2 * self._least_beaten(panel, often, k)
-        return as_a_whole(panel, often + panel.mean(little(panel)), k)
+        return as_a_whole(panel, often + Slight.of(panel).mean(panel), k)
 
     def _often(self, panel: Panel, k: int) -> np.ndarray:
         """Share of the draws with each candidate among the best k, (G, K)."""
         rng = np.random.default_rng(self.seed)
-        often, row = np.zeros(panel.valid.shape, np.float32), np.arange(len(panel.valid))[:, None]
+        count = np.zeros(panel.valid.shape, np.uint16)
         for draw in rng.exponential(size=(self.draws, panel.weights.shape[1])).astype(np.float32):
-            scores = replace(panel, weights=panel.weights * draw).mean(panel.opinions)
-            often[row, best(panel.masked(scores), k)] += 1 / self.draws
-        return often
+            scores = np.matmul((panel.weights * draw)[:, None], panel.opinions)[:, 0]
+            count += among_best(panel.masked(scores), k)
+        # A share is the sum of so many equal steps, with their rounding.
+        steps = np.full(self.draws, 1 / self.draws, np.float32)
+        return np.concatenate([[0], np.cumsum(steps)]).astype(np.float32)[count]
 
     def _least_beaten(self, panel: Panel, often: np.ndarray, k: int) -> np.ndarray:
         """Mark candidates of the lowest Pareto level that has k of them, bool (G, K).
@@ -347,13 +395,39 @@ class ParetoLevels:
         met = panel.masked(often)
         first = best(met, max(k, int((often > 0).sum(axis=1).max(initial=0))))
         there = np.take_along_axis(met, first, axis=1) > 0
-        opinions = np.where(there[:, None], at(panel.opinions, first), -np.inf)
-        beaten = np.where(there, 0, first.shape[1])
-        for other in range(first.shape[1]):
-            rival = opinions[:, :, other, None]
-            beaten += (rival >= opinions).all(axis=1) & (rival > opinions).any(axis=1)
+        opinions = np.where(there[:, None], at(panel.opinions, first), np.float32(-np.inf))
+        beaten = np.where(there, dominators(opinions), first.shape[1])
         last = min(k, beaten.shape[1]) - 1
         most = np.partition(beaten, last, axis=1)[:, [last]]
         marked = np.zeros(often.shape, bool)
         np.put_along_axis(marked, first, (beaten <= most) & there, axis=1)
         return marked
+
+
+def among_best(scores: np.ndarray, k: int) -> np.ndarray:
+    """Mark the k best of each row, ties by slot, bool of shape (G, K)."""
+    k = min(k, scores.shape[1])
+    marked = scores >= np.sort(scores, axis=1)[:, -k, None]
+    tied = np.flatnonzero(np.count_nonzero(marked, axis=1) > k)
+    if len(tied):
+        marked[tied] = False
+        marked[tied[:, None], best(scores[tied], k)] = True
+    return marked
+
+
+def dominators(opinions: np.ndarray) -> np.ndarray:
+    """By how many titles each is beaten: nobody likes these less, and somebody likes them more.
+
+    Parameters
+    ----------
+    opinions : float array of shape (G, M, S)
+
+    Returns
+    -------
+    int64 array of shape (G, S)
+    """
+    groups, size, slots = opinions.shape
+    as_good = np.ones((groups, slots, slots), bool)  # the first title as the second, for everybody
+    for member in range(size):
+        as_good &= opinions[:, member, :, None] >= opinions[:, member, None]
+    return np.count_nonzero(as_good & ~as_good.transpose(0, 2, 1), axis=1)

@@ -22,7 +22,7 @@ from functools import reduce
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, sparse
+from scipy import linalg, optimize, sparse
 from scipy.special import gammaln, log_softmax
 from scipy.stats import norm
 
@@ -339,16 +339,15 @@ def _maximise(
     for _ in range(STEPS):
         p = events.probabilities(theta, offset)
         gradient = events.gradient(p).ravel() - precision * (theta - mean).ravel()
-        hessian = events.information(p) + np.diag(precision)
-        inverse = np.linalg.inv(hessian)
-        step = inverse @ gradient
+        factor = linalg.cho_factor(events.information(p) + np.diag(precision))
+        step = linalg.cho_solve(factor, gradient)
         slope, step = gradient @ step, step.reshape(theta.shape)
         while (value := log_posterior(theta + step)) < reached + slope / 1e4 and slope > CONVERGED:
             step, slope = step / 2, slope / 2
         if slope <= CONVERGED:
             break
         theta, reached = theta + step, value
-    return theta, inverse
+    return theta, linalg.cho_solve(factor, np.eye(len(gradient)))
 
 
 # ------------------------------------------------------------------ items and people

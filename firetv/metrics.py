@@ -35,6 +35,7 @@ mrr       [1. 0.]
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -54,9 +55,13 @@ def hits_at(items: Ints, relevant: Csr) -> Hits:
     is not below ``n_items``.
     """
     _check_rows(items, relevant)
-    requests = np.arange(len(items))[:, np.newaxis]
+    if items.size == 0:
+        return np.zeros(items.shape, bool)
+    requests = np.repeat(np.arange(len(items)), items.shape[1])
+    found = sparse.csr_array(relevant)[requests, items.ravel()]  # quickest in one dimension
     # The sparse look-up reads -1 as the last item, so empty slots are masked.
-    return (relevant[requests, items].toarray() != 0) & (items >= 0)
+    hits = (found != 0).reshape(items.shape) & (items >= 0)
+    return np.asfortranarray(hits)  # slots are few: reductions read a slot of all requests at once
 
 
 def precision(hits: Hits, n_relevant: Ints) -> Floats:
@@ -80,10 +85,12 @@ def ndcg(hits: Hits, n_relevant: Ints) -> Floats:
     Gains are binary, the discount is ``1 / log2(1 + rank)``, and the ideal list starts with
     ``min(n_relevant, k)`` hits (after Järvelin & Kekäläinen 2002). NaN without relevant items.
     """
-    slots = np.arange(hits.shape[1])
-    discounts = 1 / np.log2(2 + slots)
-    ideal = slots < n_relevant[:, np.newaxis]
-    return _ratio((hits * discounts).sum(axis=1), (ideal * discounts).sum(axis=1))
+    discounts = 1 / np.log2(2 + np.arange(hits.shape[1]))
+    gains = np.zeros(len(hits))
+    for hit, discount in zip(hits.T, discounts, strict=True):
+        gains += hit * discount  # in the order of `cumsum`, so that a perfect list has exactly 1
+    ideal = np.append(0, discounts.cumsum())[np.clip(n_relevant, 0, hits.shape[1])]
+    return _ratio(gains, ideal)
 
 
 def average_precision(hits: Hits, n_relevant: Ints) -> Floats:
@@ -98,14 +105,19 @@ def average_precision(hits: Hits, n_relevant: Ints) -> Floats:
     >>> average_precision(np.array([[True, False, True]]), np.array([4])).round(4)
     array([0.4167])
     """
-    ranks = np.arange(1, hits.shape[1] + 1)
-    return _ratio((hits * hits.cumsum(axis=1) / ranks).sum(axis=1), n_relevant)
+    total, found = np.zeros(len(hits)), np.zeros(len(hits))
+    for rank, hit in enumerate(hits.T, start=1):  # over slots, that many requests are read at once
+        found += hit
+        total += hit * found / rank
+    return _ratio(total, n_relevant)
 
 
 def reciprocal_rank(hits: Hits, n_relevant: Ints) -> Floats:
     """1 / rank of the first hit, 0 without a hit; higher is better. Ignores `n_relevant`."""
-    ranks = np.arange(1, hits.shape[1] + 1)
-    return (hits / ranks).max(axis=1, initial=0.0)
+    values = np.zeros(len(hits))
+    for rank, hit in enumerate(hits.T, start=1):
+        np.maximum(values, hit / rank, out=values)
+    return values
 
 
 ACCURACY: Mapping[str, Callable[[Hits, Ints], Floats]] = {
@@ -116,6 +128,73 @@ ACCURACY: Mapping[str, Callable[[Hits, Ints], Floats]] = {
     "map": average_precision,
     "mrr": reciprocal_rank,
 }
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Where each relevant item stands among all candidates, and what that is worth.
+
+    The values are those of ``lightfm.evaluation`` (Kula 2015), one per request. NaN without
+    relevant items.
+
+    Attributes
+    ----------
+    ranks : (R, n_items) CSR of int
+        0 for the best; one entry per relevant item, also where it is 0. Counts the other candidates
+        that score at least as much, so that ties count against the item.
+    n_candidates : (R,) int
+        How many items are ranked for each request, the relevant ones included.
+
+    Examples
+    --------
+    >>> held_out = sparse.csr_array((np.array([0, 2]), np.array([4, 1]), np.array([0, 2])), (1, 5))
+    >>> ranks = Ranks(held_out, np.array([4]))
+    >>> ranks.precision(2), ranks.recall(2), ranks.auc(), ranks.reciprocal_rank()
+    (array([0.5]), array([0.5]), array([0.75]), array([1.]))
+    """
+
+    ranks: sparse.csr_array
+    n_candidates: Ints
+
+    @property
+    def n_relevant(self) -> Ints:
+        """Number of relevant items of each request."""
+        return np.diff(self.ranks.indptr)
+
+    @property
+    def requests(self) -> Ints:
+        """Request of each entry of the ranks."""
+        return np.repeat(np.arange(len(self.n_relevant)), self.n_relevant)
+
+    def _sum(self, values: NDArray) -> Floats:
+        return np.bincount(self.requests, values, minlength=len(self.n_relevant))
+
+    def precision(self, k: int) -> Floats:
+        """Share of the first k places that hold a relevant item; higher is better."""
+        return np.where(self.n_relevant > 0, self._sum(self.ranks.data < k) / k, np.nan)
+
+    def recall(self, k: int) -> Floats:
+        """Share of the relevant items in the first k places; higher is better."""
+        return _ratio(self._sum(self.ranks.data < k), self.n_relevant)
+
+    def reciprocal_rank(self) -> Floats:
+        """1 / place of the first relevant item in the whole ranking; higher is better."""
+        values, some = np.full(len(self.n_relevant), np.nan), self.n_relevant > 0
+        first = np.minimum.reduceat(self.ranks.data, self.ranks.indptr[:-1][some])
+        values[some] = 1 / (1 + first)
+        return values
+
+    def auc(self) -> Floats:
+        """Share of pairs of a relevant and another candidate in the right order; higher is better.
+
+        0.5 where every candidate is relevant.
+        """
+        start, request = self.ranks.indptr[:-1], self.requests
+        order = np.lexsort((self.ranks.data, request))
+        above = self.ranks.data[order] - (np.arange(len(order)) - start[request])  # irrelevant ones
+        others = self.n_candidates - self.n_relevant
+        wrong = _ratio(np.clip(above, 0, others[request]), others[request], undefined=0.5)
+        return 1 - _ratio(self._sum(wrong), self.n_relevant)
 
 
 def against_negatives(scores: Floats, k: int, valid: Hits | None = None) -> dict[str, Floats]:

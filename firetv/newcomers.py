@@ -36,6 +36,7 @@ LIKED, TRAITS = "liked", "traits"  # columns of requests by newcomers
 PEOPLE_REG, TITLE_REG = 20.0, 5.0  # L2 penalties of the regressions on features, in people, titles
 SAMPLE = 1000  # people whose choices the temperature is learned from
 NEWTON_STEPS = 12
+ALONE, TITLES = 16, 256  # people too few for products that all share; titles in such products
 GAIN = 1e-4  # of log-likelihood: a Newton step that gains less is the last
 
 
@@ -174,7 +175,7 @@ class FoldIn:
         chosen = liked[:, np.flatnonzero(self.known)]
         z = np.zeros((len(expected), basis.shape[1]))
         moved = np.flatnonzero(np.diff(chosen.indptr))  # the others are as expected
-        some = max(1, CHUNK_CELLS // max(1, basis.size))
+        some = _at_once(basis)
         for start in range(0, len(moved), some):
             rows = moved[start : start + some]
             prior = self.temperature * expected[rows] @ offset.T
@@ -219,7 +220,7 @@ class FoldIn:
             met = sparse.csr_array(history * self.known)
             met.eliminate_zeros()
         by_title = np.empty((met.nnz, items.shape[1]), np.float32)
-        some = max(1, CHUNK_CELLS // max(1, self.basis.size))
+        some = _at_once(self.basis)
         for start in range(0, len(people), some):
             rows = slice(start, start + some)
             part = met[rows]
@@ -289,10 +290,32 @@ def _most_likely(chosen: sparse.csr_array, prior: np.ndarray, basis: np.ndarray)
     return z
 
 
+def _at_once(basis: np.ndarray) -> int:
+    """People whose logits, (m, n), and curvatures, (m, r, r), fit into a chunk; basis (n, r)."""
+    n, r = basis.shape
+    return max(1, CHUNK_CELLS // max(1, n, r * r))
+
+
 def _curvature(basis: np.ndarray, p: np.ndarray, mean: np.ndarray, count: np.ndarray) -> np.ndarray:
     """How fast the loss of so many choices, and the prior, grow around ``z``, (m, r, r)."""
-    spread = np.matmul(basis.T * p[:, None], basis) - mean[:, :, None] * mean[:, None]
+    spread = _second_moments(basis, p) - mean[:, :, None] * mean[:, None]
     return count[:, None, None] * spread + np.eye(basis.shape[1])
+
+
+def _second_moments(basis: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Mean outer products of titles' rows by each person's chances, (n, r), (m, n) to (m, r, r)."""
+    if len(p) < ALONE:
+        return np.matmul(basis.T * p[:, None], basis)
+    # Products of columns, once for all people: half of them, since they are symmetric.
+    row, column = np.triu_indices(basis.shape[1])
+    upper = np.zeros((len(p), len(row)))
+    for start in range(0, len(basis), TITLES):
+        titles = slice(start, start + TITLES)
+        part = np.ascontiguousarray(basis[titles].T)
+        upper += p[:, titles] @ (part[row] * part[column]).T
+    moments = np.empty((len(p), *2 * basis.shape[1:]))
+    moments[:, row, column] = moments[:, column, row] = upper
+    return moments
 
 
 def _learn(

@@ -1,4 +1,8 @@
-"""Options that several commands share, and how what they say is read."""
+"""Options that several commands share, and how what they say is read.
+
+Here and in the modules of commands, what takes long to import is imported where a command uses it:
+help, a mistyped option and a shell's completion do not wait for pandas.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo
 
-import numpy as np
-import pandas as pd
 import typer
 
-from firetv.artefacts import data_dir
-from firetv.schema import DataError
-from firetv.sources import prepare
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")]
 Folder = Annotated[Path | None, typer.Option(help="A folder of tables; MovieLens-100K by default.")]
@@ -36,6 +38,8 @@ NOON, ANY_DAY = datetime(2001, 1, 1, 12), datetime(2001, 1, 1)
 @contextmanager
 def plain_errors(*more: type[Exception]) -> Iterator[None]:
     """Report what the user can mend as text and exit code 2, without a traceback."""
+    from firetv.schema import DataError
+
     try:
         yield
     except (DataError, OSError, *more) as error:
@@ -60,4 +64,7 @@ def code_of(name: str, ids: pd.Index, kind: str) -> np.ndarray:
 
 def folder_of(data: Path | None) -> Path:
     """A folder of tables: what was named, or else MovieLens-100K, ready for use."""
+    from firetv.artefacts import data_dir
+    from firetv.sources import prepare
+
     return data or prepare("movielens-100k", data_dir() / "movielens-100k")

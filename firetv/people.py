@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import replace
 from datetime import datetime
@@ -10,11 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 from zoneinfo import ZoneInfo
 
-import numpy as np
-import pandas as pd
 import typer
 
-from firetv.data import Dataset, load
 from firetv.options import (
     AsJson,
     Companion,
@@ -32,12 +30,12 @@ from firetv.options import (
     instant_of,
     plain_errors,
 )
-from firetv.schema import FIRST, LAST, one_of
-from firetv.slate import EMPTY, Pipeline, Slate, Stage, Step, chain, with_seed
-from firetv.weather import OpenMeteo, fill_weather
 
 if TYPE_CHECKING:
-    pass
+    import pandas as pd
+
+    from firetv.data import Dataset
+    from firetv.slate import Stage, Step
 
 app = typer.Typer()
 
@@ -68,8 +66,8 @@ def context(
     as_json: AsJson = False,
 ) -> None:
     """Show what a moment moves in somebody's list, and why; only what is given is known of it."""
-    # Here, because models take seconds to import and the other commands do not need them.
     from firetv.context import ContextBoost
+    from firetv.data import load
     from firetv.models import LightFM
     from firetv.moments import Clock, Context
     from firetv.moves import (
@@ -141,7 +139,9 @@ def notifications(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
 ) -> None:
     """Tell people what their friends watched, finished or loved, each title once."""
-    # Here, because models take seconds to import and the other commands do not need them.
+    import numpy as np
+
+    from firetv.data import load
     from firetv.delivery import DeliveryLog, json_lines, table
     from firetv.models import EASE
     from firetv.moments import Clock
@@ -231,8 +231,10 @@ def group(
     as_json: AsJson = False,
 ) -> None:
     """Make one list for several people, and say for whom each title is."""
-    # Here, because models take seconds to import and the other commands do not need them.
+    import numpy as np
+
     from firetv.context import ContextBoost
+    from firetv.data import load
     from firetv.group_reasons import STRATEGIES, as_text, names_of, records, table
     from firetv.groups import ForGroups
     from firetv.member_weights import Suitability, factors_of
@@ -240,6 +242,8 @@ def group(
     from firetv.moments import Clock, Context
     from firetv.moves import forget, headline
     from firetv.panels import GUEST
+    from firetv.schema import one_of
+    from firetv.slate import EMPTY, Slate, chain
 
     with plain_errors(ValueError):
         if (users is None) == (group_id is None):
@@ -286,6 +290,8 @@ def group(
 
 def _last(step: Step) -> Step:
     """The last of the steps that a pipeline is made of."""
+    from firetv.slate import Pipeline
+
     return _last(step.steps[-1]) if isinstance(step, Pipeline) else step
 
 
@@ -303,6 +309,8 @@ def _listed(text: str) -> list[str]:
 
 def _people(users: str | None, group_id: str | None, dataset: Dataset) -> tuple[int, ...]:
     """Codes of the users named, or of those of a group, also if they are there twice."""
+    import pandas as pd
+
     from firetv.panels import LARGEST
 
     if group_id is None:
@@ -343,10 +351,10 @@ def _known_of(
 def _numbers(text: str, option: str, people: int) -> tuple[float, ...]:
     """Read a number of 0..1 for each of some people, NaN where there is none."""
     try:
-        numbers = tuple(float(part) if part.strip() else np.nan for part in text.split(","))
+        numbers = tuple(float(part) if part.strip() else math.nan for part in text.split(","))
     except ValueError as error:
         raise ValueError(f"{option} {text!r} is not numbers: write them as 0.2,0.8") from error
-    if not all(0 <= number <= 1 or np.isnan(number) for number in numbers):
+    if not all(0 <= number <= 1 or math.isnan(number) for number in numbers):
         raise ValueError(f"{option} {text!r} is not all of 0..1")
     if len(numbers) != people:
         plural = "s" * (len(numbers) != 1)
@@ -358,6 +366,7 @@ def _numbers(text: str, option: str, people: int) -> tuple[float, ...]:
 
 def _steps(base: Stage, data: Dataset, seed: int) -> tuple[Step, Step]:
     """Fit what ranks notifications, and what says whether a title is of interest at all."""
+    from firetv.slate import chain, with_seed
     from firetv.social import FriendBoost
 
     ranking = chain(base, FriendBoost(half_life=NEWS))
@@ -366,6 +375,8 @@ def _steps(base: Stage, data: Dataset, seed: int) -> tuple[Step, Step]:
 
 def _before(dataset: Dataset, moment: pd.Timestamp | None) -> tuple[Dataset, pd.Timestamp]:
     """What was known at a moment, by default just after the last event, and the moment."""
+    import pandas as pd
+
     moment = dataset.end if moment is None else moment
     past = dataset.until(moment)
     if past.interactions.empty:
@@ -376,6 +387,10 @@ def _before(dataset: Dataset, moment: pd.Timestamp | None) -> tuple[Dataset, pd.
 
 def _time(text: str | None, zone: str) -> pd.Timestamp | None:
     """Read a date or time; it is local where it has no offset."""
+    import pandas as pd
+
+    from firetv.schema import FIRST, LAST
+
     if text is None:
         return None
     try:
@@ -400,6 +415,10 @@ def _friends_caveat(dataset: Dataset) -> str:
 
 def _weather(place: str, day: datetime) -> str | None:
     """Ask for the weather of a place."""
+    import pandas as pd
+
+    from firetv.weather import OpenMeteo, fill_weather
+
     try:
         latitude, longitude = map(float, place.split(","))
     except ValueError as error:

@@ -175,7 +175,7 @@ class Recommender:
             chances = Chances(seed=seed).fit_after(chain(newcomers), data)
             progress.update()
         parameters = {name: _described(stage) for name, stage in layers.items()}
-        about = {"parameters": parameters, "seed": seed, "data": _data_of(data)}
+        about = {"parameters": parameters, "seed": seed, "data": data_of(data)}
         rest = (steps.get("friends"), steps.get("context"), chances)
         return cls(data, steps["base"], *rest, Profiles.of(data), about)
 
@@ -523,8 +523,8 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-def _data_of(data: Dataset) -> dict[str, Any]:
-    """Name, checksum and size of the data."""
+def data_of(data: Dataset) -> dict[str, Any]:
+    """Name, checksum and size of data: what a recommender that was trained on them says."""
     frames = (data.interactions, data.reactions, data.users, data.content)
     users, items = data.shape
     return {

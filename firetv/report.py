@@ -46,6 +46,7 @@ __all__ = [
     "plot_intervals",
     "plot_lifts",
     "plot_moves",
+    "plot_sweep",
     "plot_tradeoffs",
     "plot_trials",
     "project_root",
@@ -53,6 +54,7 @@ __all__ = [
     "save_artefact",
     "save_figure",
     "use_style",
+    "write_figure",
 ]
 
 TITLE_LENGTH = 26  # characters of a title in a figure
@@ -117,9 +119,14 @@ def save_figure(figure: Figure, name: str) -> Path:
     Path
         The file.
     """
+    return write_figure(figure, reports_dir() / "figures" / f"{name}.png")
+
+
+def write_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure to any PNG file, as :func:`save_figure` does."""
     image = io.BytesIO()
     figure.savefig(image, format="png", metadata=PNG_METADATA)
-    return write_whole(reports_dir() / "figures" / f"{name}.png", image.getvalue())
+    return write_whole(path, image.getvalue())
 
 
 def plot_intervals(
@@ -394,6 +401,49 @@ def plot_tradeoffs(
         )
     ax.margins(x=0.12, y=0.1)
     ax.set(xlabel=x, ylabel=y)
+
+
+def plot_sweep(
+    frame: pd.DataFrame, *, xlabel: str = "", ylabel: str = "", ax: Axes | None = None
+) -> Axes:
+    """Draw values with their intervals against a parameter, a line for each of some models.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        ``by`` (the parameter: numbers, or words, which are drawn side by side), ``line`` (whose
+        value it is), ``value``, ``low`` and ``high`` (missing where there is no interval).
+    xlabel, ylabel : str
+        What the parameter and the values are.
+    ax : Axes, optional
+        Where to draw. Numbers that span two decades are on a log scale.
+
+    Returns
+    -------
+    Axes
+        The plot, its legend beside it.
+    """
+    ax = plt.subplots(figsize=(7.5, 4.2))[1] if ax is None else ax
+    x, lines = frame["by"], sorted(frame["line"].unique())
+    words = x.dtype == bool or not pd.api.types.is_numeric_dtype(x)
+    if words:
+        levels = sorted(x.astype("str").unique())
+        x = x.astype("str").map(levels.index)
+        ax.set_xticks(range(len(levels)), levels)
+    elif x.min() > 0 and x.max() >= 100 * x.min():
+        ax.set_xscale("log")
+    # Side by side, lest the intervals of one line hide those of another.
+    step = 0.4 / max(1, len(lines) - 1) if words else 0
+    for number, line in enumerate(lines):
+        rows = frame[frame["line"] == line].assign(x=x).sort_values("x", kind="stable")
+        at = rows["x"] + step * (number - (len(lines) - 1) / 2)
+        color, marker = f"C{number % 10}", "osD^vP*X"[number % 8]
+        ax.vlines(at, rows["low"], rows["high"], color=color, linewidth=2, alpha=0.45)
+        style = "none" if words else "-"
+        ax.plot(at, rows["value"], color=color, marker=marker, linestyle=style, label=line)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    return ax
 
 
 def interval_table(

@@ -12,12 +12,17 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
+import joblib
 import nbformat
 import papermill
 import yaml
@@ -33,6 +38,9 @@ from traitlets.config import Config
 from firetv.artefacts import Claim, load_artefact, project_root, reports_dir, write_whole
 
 NUMBERED = "[0-9][0-9]_*.ipynb"
+# Kernels share the cores: more BLAS threads would wait for each other. Always the same number, so
+# that results do not depend on how many notebooks run at once.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PARAMETER_TYPES = (bool, int, float, str, list, dict, type(None))  # what papermill can write
 
 
@@ -246,12 +254,14 @@ def run_notebooks(
     *,
     out: Path | None = None,
     keep: bool = False,
+    jobs: int | None = None,
 ) -> Path:
-    """Execute notebooks in order and write their pages; progress goes to standard error.
+    """Execute notebooks, some at once, and write their pages; progress goes to standard error.
 
     For each notebook the executed copy, its artefact and one HTML page land in `out`, and
-    ``index.html`` gathers every executed notebook found there. The first failure stops the run;
-    the failed notebook's copy and page, and the index, are still written.
+    ``index.html`` gathers every executed notebook found there. They begin in the order given.
+    After a failure no other notebook begins, and those that run go on to their end; the failed
+    notebook's copy and page, and the index, are still written.
 
     Parameters
     ----------
@@ -264,6 +274,9 @@ def run_notebooks(
     keep : bool
         Write each executed notebook, cleaned, back over its source. Only with default parameters,
         for the committed notebooks show what the defaults give.
+    jobs : int, optional
+        Notebooks at once; as many as there are cores by default. Results do not depend on it:
+        each notebook has one BLAS thread, unless ``OMP_NUM_THREADS`` and its like say otherwise.
 
     Returns
     -------
@@ -275,48 +288,115 @@ def run_notebooks(
     NotebookError
         If a notebook or parameter is unknown or mistyped, before anything runs; if a notebook
         fails, naming the cell.
+    ValueError
+        If `jobs` is below 1.
     """
-    paths = find_notebooks(notebooks)
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs must be 1 or more, not {jobs}")
+    paths = list(dict.fromkeys(find_notebooks(notebooks)))
     defaults = {p.stem: default_parameters(nbformat.read(p, as_version=4)) for p in paths}
     overrides = match_parameters(params or {}, defaults)
     if keep and any(overrides.values()):
         raise NotebookError("only a run with default parameters can be kept in the notebooks")
     folder = (out or reports_dir()).resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    jobs = min(jobs or joblib.cpu_count(), len(paths))
+    runs = [
+        _Run(path, overrides[path.stem], folder, keep, f"[{number}/{len(paths)}]", jobs == 1)
+        for number, path in enumerate(paths, start=1)
+    ]
+    threads = {name: os.environ.get(name, "1") for name in THREADS}
     try:
-        for number, path in enumerate(paths, start=1):
-            executed = _execute(path, overrides[path.stem], folder, f"[{number}/{len(paths)}]")
-            if keep:
-                write_whole(path, nbformat.writes(clean_notebook(executed)) + "\n")
+        with _environment(FIRETV_REPORTS=str(folder), TQDM_DISABLE="1", **threads):
+            _run_all(runs, jobs)
     finally:
         index = write_index(folder)
     return index
 
 
-def _execute(path: Path, params: Mapping[str, Any], folder: Path, label: str) -> NotebookNode:
+@dataclass(frozen=True)
+class _Run:
+    """A notebook that is to be executed, as the process that does it is told."""
+
+    path: Path
+    parameters: Mapping[str, Any]
+    folder: Path
+    keep: bool
+    label: str
+    bar: bool  # whether to show the cells' progress, where somebody watches
+
+    def __str__(self) -> str:
+        return f"{self.label} {self.path.stem}"
+
+
+class _Here(Executor):
+    """Runs at once, in this process, what is submitted."""
+
+    def submit(self, call: Callable[..., None], /, *args: object) -> Future[None]:
+        future: Future[None] = Future()
+        try:
+            future.set_result(call(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def _run_all(runs: Sequence[_Run], jobs: int) -> None:
+    """Execute notebooks, so many at once; raise the first failure when the others have ended."""
+    others, waiting, failures = {*active_children()}, deque(runs), []
+    running: dict[Future[None], tuple[_Run, float]] = {}
+    with _Here() if jobs == 1 else ProcessPoolExecutor(jobs, get_context("spawn")) as workers:
+        try:
+            while running or waiting:
+                while waiting and len(running) < jobs:
+                    run, begun = waiting.popleft(), time.monotonic()
+                    print(f"{run} ...", file=sys.stderr, flush=True)
+                    running[workers.submit(_execute, run)] = run, begun
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    run, begun = running.pop(future)
+                    if error := future.exception():
+                        waiting.clear()
+                        failures.append(_explained(error, run))
+                    took = "failed" if error else _duration(time.monotonic() - begun)
+                    left = len(running) + len(waiting)
+                    print(f"{run}: {took}{f', {left} to go' * (left > 0)}", file=sys.stderr)
+        except KeyboardInterrupt:
+            for worker in {*active_children()} - others:
+                worker.terminate()  # it stops its kernel
+            raise
+    if failures:
+        raise failures[0]
+
+
+def _explained(error: BaseException, run: _Run) -> BaseException:
+    """Say of a process that is gone what may be done."""
+    if not isinstance(error, BrokenProcessPool):
+        return error
+    return NotebookError(f"{run.path.stem}: its process is gone. Is memory short? Try --jobs 1.")
+
+
+def _execute(run: _Run) -> None:
     """Run one notebook with papermill; write its executed copy and its page."""
-    executed = folder / path.name
-    begun = time.monotonic()
-    print(f"{label} {path.stem} ...", file=sys.stderr, flush=True)
+    path, executed = run.path, run.folder / run.path.name
+    bar = {"desc": str(run), "leave": False, "disable": None if run.bar else True}
     try:
-        with _environment(FIRETV_REPORTS=str(folder), TQDM_DISABLE="1"):
-            notebook = papermill.execute_notebook(
-                path,
-                executed,
-                parameters=dict(params),
-                kernel_name="python3",  # this environment, whatever the notebook was saved with
-                language="python",
-                cwd=project_root(),
-                extra_arguments=["--log-level=CRITICAL"],  # sockets and shutdown are no news
-                progress_bar={"desc": f"{label} {path.stem}", "leave": False, "disable": None},
-            )
+        notebook = papermill.execute_notebook(
+            path,
+            executed,
+            parameters=dict(run.parameters),
+            kernel_name="python3",  # this environment, whatever the notebook was saved with
+            language="python",
+            cwd=project_root(),
+            extra_arguments=["--log-level=CRITICAL"],  # sockets and shutdown are no news
+            progress_bar=bar,
+        )
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
         write_page(executed)
         failure = _failure(nbformat.read(executed, as_version=4))
         raise NotebookError(f"{path.stem}: {failure}\nExecuted copy: {executed}") from error
     write_page(executed)
-    print(f"{label} {path.stem}: {_duration(time.monotonic() - begun)}", file=sys.stderr)
-    return notebook
+    if run.keep:
+        write_whole(path, nbformat.writes(clean_notebook(notebook)) + "\n")
 
 
 def _failure(notebook: NotebookNode) -> str | None:

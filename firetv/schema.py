@@ -7,8 +7,9 @@ from CSV, typed columns from Parquet) to the schema's types and gathers every pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -294,13 +295,83 @@ def check_table(name: str, raw: pd.DataFrame, where: str) -> tuple[pd.DataFrame,
             problems += [replace(problem, rows=empty)] if empty else []
         else:
             problems.append(problem)
-    problems += _extra_problems(name, raw, where)
+    problems += check_extras(name, raw, where)
     if name == "content_reactions":
         problems += _empty_reactions(frame, where)
     return frame, sorted(problems, key=lambda p: (p.column, p.reason))
 
 
-def _extra_problems(name: str, raw: pd.DataFrame, where: str) -> list[Problem]:
+def is_text(name: str, column: str) -> bool:
+    """Whether a column of a table's schema holds ids or labels."""
+    known = SCHEMAS[name].columns
+    return column in known and known[column].dtype == _text().dtype
+
+
+def required(name: str) -> list[str]:
+    """Columns that a table must have, in every row."""
+    return [column for column, known in SCHEMAS[name].columns.items() if known.required]
+
+
+@cache
+def _schema_of(name: str, columns: tuple[str, ...]) -> pa.DataFrameSchema:
+    return SCHEMAS[name].select_columns(list(columns))
+
+
+def passed(name: str, raw: pd.DataFrame) -> pd.DataFrame | None:
+    """Convert some columns of a table to their schema's types, if nothing is wrong with them.
+
+    What this refuses, :func:`check_table` explains.
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`SCHEMAS`.
+    raw : DataFrame
+        Columns of that schema alone; not modified.
+
+    Returns
+    -------
+    DataFrame or None
+        None if a value cannot be converted, or breaks a rule of its column.
+
+    Examples
+    --------
+    >>> passed("watch_history", pd.DataFrame({"user_id": [1, 2]}))["user_id"].tolist()
+    ['1', '2']
+    >>> passed("watch_history", pd.DataFrame({"completion": [0.5, 1.5]})) is None
+    True
+    """
+    frame = {}
+    for column in raw:
+        frame[column], problem = _convert(raw[column], SCHEMAS[name].columns[column], name)
+        if problem:
+            return None
+    try:
+        return _schema_of(name, tuple(frame)).validate(pd.DataFrame(frame, index=raw.index))
+    except pa.errors.SchemaError:
+        return None
+
+
+def merged(problems: Iterable[Problem]) -> list[Problem]:
+    """Add up problems that differ in their rows alone, such as those of parts of a table.
+
+    Examples
+    --------
+    >>> one = Problem("a.csv", "age", "is odd", "Change it.", 2, ("1", "3"))
+    >>> print(*merged([one, replace(one, rows=3, sample=("3", "5", "7"))]))
+    a.csv, column age: is odd (5 rows), e.g. 1, 3, 5. Change it.
+    """
+    found: dict[tuple[str, ...], Problem] = {}
+    for problem in problems:
+        key = (problem.column, problem.reason, problem.where, problem.remedy)
+        if first := found.get(key):
+            sample = tuple(dict.fromkeys((*first.sample, *problem.sample)))[:SAMPLE]
+            problem = replace(first, rows=first.rows + problem.rows, sample=sample)
+        found[key] = problem
+    return sorted(found.values(), key=lambda p: (p.column, p.reason))
+
+
+def check_extras(name: str, raw: pd.DataFrame, where: str) -> list[Problem]:
     """Columns beyond the schema are welcome, if they have a name of their own and plain values."""
     problems = []
     for column in raw.columns.difference(list(SCHEMAS[name].columns), sort=False):
@@ -309,9 +380,14 @@ def _extra_problems(name: str, raw: pd.DataFrame, where: str) -> list[Problem]:
             problems.append(Problem(where, str(column), "has no name", remedy))
         elif name in EVENT_TABLES and column in RESERVED:
             problems.append(Problem(where, column, "is a reserved name", "Rename it."))
-        elif not raw[column].dropna().map(pd.api.types.is_scalar).all():
+        elif _holds_lists(raw[column]):
             problems.append(Problem(where, column, "holds lists", "Give one value per cell."))
     return problems
+
+
+def _holds_lists(raw: pd.Series) -> bool:
+    plain = isinstance(raw.dtype, pd.StringDtype) or pd.api.types.is_numeric_dtype(raw)
+    return not (plain or raw.dropna().map(pd.api.types.is_scalar).all())
 
 
 def _empty_reactions(frame: pd.DataFrame, where: str) -> list[Problem]:
@@ -323,24 +399,43 @@ def _empty_reactions(frame: pd.DataFrame, where: str) -> list[Problem]:
     return [Problem(where, "rating", "neither rating nor reaction", remedy, int((~given).sum()))]
 
 
-def check_references(tables: Mapping[str, pd.DataFrame], where: Mapping[str, str]) -> list[Problem]:
+def check_references(
+    tables: Mapping[str, pd.DataFrame],
+    where: Mapping[str, str],
+    counts: Mapping[tuple[str, str], np.ndarray] | None = None,
+) -> list[Problem]:
     """List ids that point to nothing.
 
     Content of an event must be in ``content`` when that table is given. A friend or group member
     must be known: in ``users``, or with at least one event. A viewer without a profile is allowed.
+
+    Parameters
+    ----------
+    tables : mapping of str to DataFrame
+        Tables in the schema's dtypes; of a large one it is enough to give each id once.
+    where : mapping of str to str
+        The files' names, for messages.
+    counts : mapping of (table, column) to int array of shape (n_ids,), optional
+        For a column that holds each id once: in how many rows of the table it is.
     """
+    counts = counts or {}
     events = [tables[name] for name in EVENT_TABLES if name in tables]
     problems = []
 
     def unknown(name: str, column: str, known: pd.Index, remedy: str) -> None:
         ids = tables[name][column] if column in tables.get(name, ()) else pd.Series(dtype="str")
-        bad = ids[~ids.isin(known) & ids.notna()]
-        if len(bad):
-            problems.append(_problem(where[name], bad, "is unknown", remedy))
+        distinct = ids.dropna().drop_duplicates()
+        strange = distinct[known.get_indexer(distinct) < 0]  # pandas' isin walks through text
+        if len(strange):
+            bad = ids[ids.isin(strange)]
+            problem = _problem(where[name], bad, "is unknown", remedy)
+            if (name, column) in counts:
+                problem = replace(problem, rows=int(counts[name, column][bad.index].sum()))
+            problems.append(problem)
 
     if "content_id" in tables.get("content", ()):
         for name in EVENT_TABLES:
-            known = pd.Index(tables["content"]["content_id"])
+            known = pd.Index(tables["content"]["content_id"].unique())
             unknown(name, "content_id", known, "Add it to content, or remove these rows.")
     sources = [*events, *([tables["users"]] if "users" in tables else [])]
     ids = [table["user_id"] for table in sources if "user_id" in table]

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firetv.artefacts import data_dir
-from firetv.data import load
 from firetv.options import (
     AsJson,
     Companion,
@@ -25,9 +23,9 @@ from firetv.options import (
     Weather,
     Zone,
     folder_of,
+    instant_of,
     plain_errors,
 )
-from firetv.schema import one_of
 
 if TYPE_CHECKING:
     from firetv.context import ContextBoost
@@ -69,7 +67,8 @@ def train(
     seed: Seed = 0,
 ) -> None:
     """Train a recommender of base model, friends and context, and save it."""
-    # Here, because models take seconds to import and the other commands do not need them.
+    from firetv.artefacts import data_dir
+    from firetv.data import load
     from firetv.moments import Clock
     from firetv.recommender import Recommender
 
@@ -91,6 +90,7 @@ def train(
 
 def _base(name: str, parameters: Path | None) -> Stage:
     from firetv.packaged import MODELS, blend, packaged, read_parameters
+    from firetv.schema import one_of
 
     if parameters is not None:
         return read_parameters(parameters)
@@ -160,6 +160,7 @@ def recommend(
 
 
 def _recommender(model: Path | None) -> Recommender:
+    from firetv.artefacts import data_dir
     from firetv.recommender import Recommender
 
     return Recommender.load(model or data_dir() / "recommender")
@@ -183,7 +184,6 @@ def _moment(
 ) -> Context:
     """Local time and date as the recommender's clock has them; an hour alone is a daypart."""
     from firetv.moments import Context
-    from firetv.options import instant_of
 
     clock = recommender.clock
     known: dict[str, Any] = {"weather": weather, "festival": festival, "companion": companion}

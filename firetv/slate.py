@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import partial
+from math import isqrt
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -18,6 +20,7 @@ from scipy import sparse
 from firetv.data import Dataset
 
 EMPTY = -1  # the item code of a slot that holds nothing
+FEW, SHORT = 256, 1024  # slots of a row that are fastest ordered by keys, and by a sort
 CHUNK_CELLS = 8_000_000  # request x candidate cells held at once (32 MB a part)
 
 
@@ -115,10 +118,25 @@ class Pipeline:
     steps: tuple[Step, ...]
 
     def __call__(self, slate: Slate) -> Slate:
-        """Apply the steps left to right."""
-        for step in self.steps:
+        """Apply the steps left to right.
+
+        A first step with ``propose(requests, items, k, seen)`` is asked for its list at once where
+        :class:`ExcludeSeen` and :func:`top` come next: the list is the same, without a dense slate.
+        """
+        steps, k = self.steps, self.proposed(slate.items)
+        if k is not None and not slate.parts:
+            first, unseen, _, *steps = steps
+            slate = first.propose(slate.requests, slate.items, k, unseen.seen)
+        for step in steps:
             slate = step(slate)
         return slate
+
+    def proposed(self, items: np.ndarray) -> int | None:
+        """Return the length of the list that the first step proposes, None where it scores all."""
+        match self.steps:
+            case (first, _Unseen(), _Top(k=k), *_) if hasattr(first, "propose"):
+                return k if items.ndim == 1 else None
+        return None
 
 
 @dataclass(frozen=True)
@@ -180,17 +198,85 @@ class _Top:
 
 
 def best(scores: np.ndarray, k: int) -> np.ndarray:
-    """Slots of the k highest scores, best first and ties by slot, int64 of shape (R, k)."""
-    k = min(k, scores.shape[1])
-    if k == 0 or len(scores) == 0:
-        return np.empty((len(scores), k), np.int64)
-    bar = np.partition(scores, -k, axis=1)[:, -k, None]
-    above, level = scores > bar, scores == bar
-    room = k - above.sum(axis=1, keepdims=True)
-    chosen = above | (level & (np.cumsum(level, axis=1, dtype=np.int32) <= room))
-    slots = np.nonzero(chosen)[1].reshape(len(scores), k)
-    order = np.argsort(-np.take_along_axis(scores, slots, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(slots, order, axis=1)
+    """Slots of the k highest scores, best first and ties by slot, int64 of shape (R, k).
+
+    Long rows are cut into blocks: what is among the k highest lies in the k blocks with the
+    highest maxima, so that only those are searched. Rows where blocks tie are searched whole.
+    """
+    rows, n = scores.shape
+    k = min(k, n)
+    if k == 0 or rows == 0:
+        return np.empty((rows, k), np.int64)
+    width = isqrt(n // (4 * k))  # n / width maxima cost what k * width scores cost, about
+    if width < 2:
+        return _best_of_all(scores, k)
+    blocks = n // width  # block b holds the slots b, b + blocks, b + 2 * blocks, ...
+    maxima = scores[:, : width * blocks].reshape(rows, width, blocks).max(axis=1)
+    chosen = maxima >= _kth(maxima, k)
+    tied = np.count_nonzero(chosen, axis=1) > k
+    if not tied.any():
+        return _best_of_blocks(scores, chosen, k)
+    slots = np.empty((rows, k), np.int64)
+    slots[tied] = _best_of_all(scores[tied], k)
+    slots[~tied] = _best_of_blocks(scores[~tied], chosen[~tied], k)
+    return slots
+
+
+def _best_of_blocks(scores: np.ndarray, chosen: np.ndarray, k: int) -> np.ndarray:
+    """The best slots within k chosen blocks of each row, (R, blocks) bool, and beyond blocks."""
+    (rows, n), blocks = scores.shape, chosen.shape[1]
+    width, block = n // blocks, _columns(chosen, k)
+    slots = np.empty((rows, width * k + n - width * blocks), np.int64)  # rising in each row
+    slots[:, : width * k] = np.repeat(np.arange(0, width * blocks, blocks), k)
+    slots[:, : width * k] += np.tile(block, width)
+    slots[:, width * k :] = np.arange(width * blocks, n)
+    return _taken(slots, _best_of_all(_taken(scores, slots), k))
+
+
+def _best_of_all(scores: np.ndarray, k: int) -> np.ndarray:
+    """The best slots of whole rows, where ``0 < k <= n``."""
+    if scores.shape[1] <= FEW and scores.dtype == np.float32:
+        return _best_by_keys(scores, k)
+    bar = _kth(scores, k)
+    chosen = scores >= bar
+    tied = np.count_nonzero(chosen, axis=1) > k
+    if tied.any():  # of the slots at the bar, the first ones that there is room for
+        some, level = scores[tied], scores[tied] == bar[tied]
+        room = k - np.count_nonzero(some > bar[tied], axis=1)
+        late = np.cumsum(level, axis=1, dtype=np.int32) > room[:, None]
+        chosen[tied] &= ~(level & late)
+    slots = _columns(chosen, k)
+    return _taken(slots, np.argsort(-_taken(scores, slots), axis=1, kind="stable"))
+
+
+def _best_by_keys(scores: np.ndarray, k: int) -> np.ndarray:
+    """The best slots by a sort of integers that hold a score, falling, and its slot."""
+    bits = (scores + np.float32(0)).view(np.int32)  # adding 0 makes zeros of both signs the same
+    falling = ~(bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF)))  # IEEE floats order as integers do
+    keys = (falling.astype(np.int64) << 32) | np.arange(scores.shape[1])
+    keys.sort(axis=1)
+    return keys[:, :k] & 0xFFFFFFFF
+
+
+def _kth(scores: np.ndarray, k: int) -> np.ndarray:
+    """The k-th highest score of each row, (R, 1); short rows are sorted sooner than parted."""
+    ordered = np.sort if scores.shape[1] <= SHORT else partial(np.partition, kth=-k)
+    return ordered(scores, axis=1)[:, -k, None]
+
+
+# As `nonzero` and `take_along_axis`, several times as fast: numpy is quick with flat positions.
+def _columns(marked: np.ndarray, k: int) -> np.ndarray:
+    """Columns of the k cells that are marked in each row, rising."""
+    return np.flatnonzero(marked).reshape(-1, k) - _starts(marked)
+
+
+def _taken(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    return np.ravel(values).take(columns + _starts(values))
+
+
+def _starts(values: np.ndarray) -> np.ndarray:
+    """Flat position where each row begins, (R, 1)."""
+    return np.arange(len(values))[:, None] * values.shape[1]
 
 
 def cells(table: np.ndarray | sparse.csr_array, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -217,6 +303,38 @@ def seen_by(seen: sparse.csr_array, users: np.ndarray, items: np.ndarray) -> np.
     return (cells(seen, users, items) > 0) & (users >= 0)[:, None]
 
 
+def places(items: np.ndarray, n_items: int) -> np.ndarray:
+    """Slot of each item of the catalogue among distinct ones, (n_items,) int; ``EMPTY`` if none.
+
+    Examples
+    --------
+    >>> places(np.array([3, 0]), 5)
+    array([ 1, -1, -1,  0, -1])
+    """
+    slots = np.full(n_items, EMPTY)
+    held = np.flatnonzero(items != EMPTY)
+    slots[items[held]] = held
+    return slots
+
+
+def seen_cells(seen: sparse.csr_array, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Flat positions in an (R, K) slate of what :func:`seen_by` marks; items distinct, (K,).
+
+    What was seen is little where the slate is large.
+    """
+    rows = seen[np.where(users >= 0, users, 0)]
+    start = np.repeat(np.arange(len(users)) * len(items), np.diff(rows.indptr))
+    held = rows.data > 0
+    if (users < 0).any():
+        held &= np.repeat(users >= 0, np.diff(rows.indptr))
+    slot = rows.indices
+    if not np.array_equal(items, np.arange(seen.shape[1])):  # else a title's slot is its code
+        slot = places(items, seen.shape[1]).take(slot)
+        held &= slot != EMPTY
+    found = start + slot
+    return found if held.all() else found[held]
+
+
 @dataclass(frozen=True)
 class ExcludeSeen:
     """Empty the slots of items that the user has an event with in the training data."""
@@ -231,8 +349,13 @@ class _Unseen:
     seen: sparse.csr_array  # (n_users, n_items)
 
     def __call__(self, slate: Slate) -> Slate:
-        seen = seen_by(self.seen, slate.users, slate.items)
-        return replace(slate, items=np.where(seen, EMPTY, slate.grid))
+        if slate.items.ndim == 1 and len(set(slate.items.tolist())) == len(slate.items):
+            grid = np.array(slate.grid, order="C")
+            grid.reshape(-1)[seen_cells(self.seen, slate.users, slate.items)] = EMPTY
+        else:
+            seen = seen_by(self.seen, slate.users, slate.items)
+            grid = np.where(seen, EMPTY, slate.grid)
+        return replace(slate, items=grid)
 
 
 def recommend(
@@ -256,7 +379,9 @@ def recommend(
     Slate
         The slates of all chunks, joined.
     """
-    rows, shared = max(1, chunk_cells // max(1, items.shape[-1])), items.ndim == 1
+    slots = step.proposed(items) if isinstance(step, Pipeline) else None
+    slots = items.shape[-1] if slots is None else slots
+    rows, shared = max(1, chunk_cells // max(1, slots)), items.ndim == 1
     slates = [
         step(Slate(requests.iloc[s : s + rows], items if shared else items[s : s + rows]))
         for s in range(0, max(1, len(requests)), rows)

@@ -17,10 +17,9 @@ from scipy import sparse
 
 from firetv.choices import newness
 from firetv.data import Dataset, compact
-from firetv.lifts import shrunk_log_lift
 from firetv.proof import LATEST, FriendLog, microseconds
 from firetv.scales import Scales, learn_scales
-from firetv.slate import EMPTY, Chain, Slate, Stage, Step, cells, chain, with_seed
+from firetv.slate import CHUNK_CELLS, EMPTY, Chain, Slate, Stage, Step, cells, chain, with_seed
 from firetv.trust import Circles, Trust, themselves
 
 PART = "friends"  # of the ledger
@@ -28,6 +27,8 @@ NEW = f"{PART}/new"  # the same for newcomers, while strengths are learned
 LIKING = {"love": 1.0, "like": 0.75, "dislike": 0.0}
 MICROSECONDS = 86_400_000_000  # of a day
 REQUESTS_AT_ONCE = 1000  # whose circles' viewings are held at once
+CELLS_AT_ONCE = 500_000  # of people x items, as an array that is not sparse
+DENSE = 0.01  # share of all items that the mean person has watched
 
 
 def liking(data: Dataset) -> np.ndarray:
@@ -258,13 +259,77 @@ class FriendLift:
 
     def __call__(self, slate: Slate) -> np.ndarray:
         """Log-lift of each slot, float32 of shape (R, K); 0 without friends."""
-        liked = self.liked(slate.requests)
-        total = liked.sum(axis=1)[:, None].astype(np.float32)
-        liked.sort_indices()  # so that each cell is found by halving, not by reading its row
-        there = cells(liked, np.arange(len(total)), slate.items)
+        there, total = self._of_slots(slate)
         shares, row = self.trend.shares(instants(slate.requests))
-        expected = total * cells(shares, row, slate.items)
-        return shrunk_log_lift(there, expected, np.float32(self.prior))
+        expected = total[:, None] * cells(shares, row, slate.items)
+        there += np.float32(self.prior)  # in place: arrays as large as the slate cost time
+        expected += np.float32(self.prior)
+        np.divide(there, expected, out=there)
+        return np.log(there, out=there)
+
+    def _of_slots(self, slate: Slate) -> tuple[np.ndarray, np.ndarray]:
+        """What each circle liked of the slate's items, (R, K), and of all items, (R,)."""
+        users, n_items, items = slate.users, self.activity.n_items, slate.items
+        if self._is_dense(slate):
+            rank, faded = self.activity.moments(slate.requests)
+            if (rank == rank[0]).all():
+                liked = self._by_everybody(users, rank[0], faded)
+                return _chosen(liked, items), liked.sum(axis=1)
+        there, total = np.empty(slate.shape, np.float32), np.empty(len(users), np.float32)
+        for start in range(0, len(users), REQUESTS_AT_ONCE):
+            part = slice(start, start + REQUESTS_AT_ONCE)
+            liked = self._liked(slate.requests.iloc[part])
+            total[part] = liked.sum(axis=1)
+            some = items if items.ndim == 1 else items[part]
+            if 4 * liked.nnz > liked.shape[0] * n_items:
+                there[part] = _chosen(liked.toarray(), some)
+            else:
+                liked.sort_indices()  # so that each cell is found by halving, not by reading a row
+                there[part] = cells(liked, np.arange(liked.shape[0]), some)
+        return there, total
+
+    def _is_dense(self, slate: Slate) -> bool:
+        """Whether rows of all items for all people are less work than sparse ones, and fit."""
+        n_users, n_items = self.circles.trust.shape[0], self.activity.n_items
+        requests, slots = slate.shape
+        busy = len(self.activity.key) >= DENSE * n_users * n_items and 0 < n_users <= 4 * requests
+        return busy and requests * n_items <= max(CHUNK_CELLS, 2 * requests * slots)
+
+    def _by_everybody(self, users: np.ndarray, rank: int, faded: np.ndarray) -> np.ndarray:
+        """What each circle liked, if all are asked at one moment, float32 of shape (R, n_items).
+
+        Friends' friends are reached by way of what each friend's friends liked together, which is
+        the same for all who have this friend: a sum over friends, instead of over circles.
+        """
+        trust, distant, n_items = self.circles.trust, self.circles.distant, self.activity.n_items
+        everybody = np.arange(trust.shape[0])
+        watched = self.activity.before(everybody, np.full(len(everybody), rank)).tocsc()
+        own = themselves(users, len(everybody))
+        near = own @ trust
+        far = near @ trust
+        back = far.multiply(own).sum(axis=1)  # their friends' friend, but not their own
+        circle = near + distant * (far - own.multiply(back[:, None]))
+        # A circle counts as many viewings as it has people, by the sum of its squares.
+        squares = circle.multiply(circle).sum(axis=1)
+        scale = faded * circle.sum(axis=1) / np.maximum(squares, 1e-12)
+        near = sparse.csr_array(near.multiply(scale[:, None]), dtype=np.float32)
+        less = sparse.csr_array(own.multiply((-distant * scale * back)[:, None]), dtype=np.float32)
+        found = np.empty((len(users), n_items), np.float32)
+        width = max(1, CELLS_AT_ONCE // max(1, len(everybody)))
+        for start in range(0, n_items, width):
+            some = watched[:, start : start + width].toarray(order="C")
+            reached = trust @ some
+            reached *= np.float32(distant)
+            reached += some
+            np.maximum(near @ reached + less @ some, 0, out=found[:, start : start + width])
+        return found
+
+
+def _chosen(values: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Columns of a slate's items, shared or each request's own, from a row for each request."""
+    if items.ndim == 2:
+        return values[np.arange(len(values))[:, None], items]
+    return values if np.array_equal(items, np.arange(values.shape[1])) else values[:, items]
 
 
 def slate_proof(slate: Slate, data: Dataset) -> pd.DataFrame:
@@ -389,7 +454,8 @@ class FriendStep:
         weight = self.weight(slate.users)
         if not weight.any():
             return slate.add(PART, np.zeros(slate.shape, np.float32))
-        return slate.add(PART, weight[:, None] * self.lift(slate))
+        lift = self.lift(slate)
+        return slate.add(PART, np.multiply(lift, weight[:, None], out=lift))
 
     def weight(self, users: np.ndarray) -> np.ndarray:
         """How much friends count for each user, float32 of shape (n,)."""

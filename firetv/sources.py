@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT = 5.0, 30.0  # seconds to connect, and between two chunks
 CHUNK = 1 << 16  # bytes
+PATIENCE = 1800.0  # seconds to wait for another process that prepares the same folder
 _BAR = {"unit": "B", "unit_scale": True, "disable": None}  # None: only where somebody watches
 
 
@@ -89,19 +92,55 @@ def read_parts(name: str) -> list[Any]:
 def prepare(name: str, folder: Path, seed: int = 0) -> Path:
     """Return a folder that holds a data set as tables, written only if it does not hold it yet.
 
+    Several processes may ask at once: one of them writes, and the others wait for it.
+
     Raises
     ------
     DataError
         See :func:`load_tables`; or if the folder's tables come from elsewhere.
+    OSError
+        If nothing can be written beside the folder, or another process keeps it too long.
     """
-    if (folder / "manifest.json").is_file():
-        found = read_manifest(folder)
-        if (found.get("name"), found.get("seed")) == (name, seed):
-            return folder
-        what = f"holds {found.get('name')} with seed {found.get('seed')}, not {name} with {seed}"
-        raise DataError(Problem(str(folder), "", what, "Remove it, or name another folder."))
-    write_tables(load_tables(name, seed), folder)
+    if not _holds(folder, name, seed):
+        _known(name)
+        with _alone(folder):
+            if not _holds(folder, name, seed):  # another process may have been first
+                write_tables(load_tables(name, seed), folder)
     return folder
+
+
+def _holds(folder: Path, name: str, seed: int) -> bool:
+    """Whether a folder holds a data set; DataError if it holds another one."""
+    if not (folder / "manifest.json").is_file():
+        return False
+    found = read_manifest(folder)
+    if (found.get("name"), found.get("seed")) == (name, seed):
+        return True
+    what = f"holds {found.get('name')} with seed {found.get('seed')}, not {name} with {seed}"
+    raise DataError(Problem(str(folder), "", what, "Remove it, or name another folder."))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a folder to one process; SQLite's lock works on every system and ends with its owner."""
+    file = folder.resolve().with_name(f".{folder.resolve().name}.lock")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            connection = sqlite3.connect(file, timeout=PATIENCE, isolation_level=None)
+            stack.enter_context(closing(connection)).execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error as error:
+            remedy = "Wait for what holds it, or remove it, and run again."
+            raise OSError(f"{file}: cannot be locked: {error}. {remedy}") from error
+        yield
+
+
+def _known(name: str) -> Source:
+    """Return a data set by name; DataError if there is none."""
+    if name not in SOURCES:
+        remedy = f"Choose from {', '.join(SOURCES)}."
+        raise DataError(Problem(name, "", "is not a known data set", remedy))
+    return SOURCES[name]
 
 
 def cache_folder(name: str) -> Path:
@@ -118,12 +157,9 @@ def fetch(name: str) -> list[Path]:
         If the name is unknown, or if there are parts of which no archive can be had; it says of
         each of them why, and what to do by hand.
     """
-    if name not in SOURCES:
-        remedy = f"Choose from {', '.join(SOURCES)}."
-        raise DataError(Problem(name, "", "is not a known data set", remedy))
     paths: list[Path] = []
     problems: list[Problem | str] = []
-    for archives in SOURCES[name].parts:
+    for archives in _known(name).parts:
         try:
             paths.append(_fetch_one(name, archives))
         except DataError as error:

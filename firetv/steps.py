@@ -6,15 +6,21 @@ Both add one part to the ledger, ``taste``. A user of whom the model knows nothi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from implicit.cpu.topk import topk
 from scipy import sparse
+from threadpoolctl import ThreadpoolController
 
 from firetv.data import Dataset
-from firetv.slate import EMPTY, Slate
+from firetv.slate import CHUNK_CELLS, EMPTY, Slate, best, seen_cells
+
+BLAS = ThreadpoolController().select(user_api="blas")  # its threads are ours too
+CACHED_CELLS = 1_000_000  # scores in a block (4 MB): near the core while the best are chosen
+LEAST_ROWS = 64  # requests in a product at least: fewer leave BLAS waiting for memory
 
 
 def log_popularity(data: Dataset) -> np.ndarray:
@@ -52,7 +58,7 @@ class FactorStep:
 
     def __call__(self, slate: Slate) -> Slate:
         """Score every slot of the slate."""
-        known = (slate.users >= 0) & self.known[slate.users]
+        known = self._knows(slate.users)
         users = self.user_factors[slate.users]
         if slate.items.ndim == 1:
             taste = users @ self.item_factors[slate.items].T
@@ -83,14 +89,16 @@ class FactorStep:
     ) -> Slate:
         """Retrieve the ``k`` best candidates of each request without scoring a dense slate.
 
-        The first of two stages on a large catalogue: re-rankers then work on ``k`` slots.
+        The first of two stages on a large catalogue: re-rankers then work on ``k`` slots. The list
+        is that of all scores, by :class:`~firetv.slate.ExcludeSeen` and :func:`~firetv.slate.top`.
+        Memory is bounded by a few blocks of scores, one for each thread that BLAS may use.
 
         Parameters
         ----------
         requests : DataFrame of R rows
             With a ``user`` column.
         items : int array of shape (K,)
-            Candidate item codes.
+            Candidate item codes, distinct.
         k : int
             Slots per request.
         seen : CSR array of shape (n_users, n_items), optional
@@ -100,23 +108,52 @@ class FactorStep:
         -------
         Slate
             Scored, best first; slots beyond the last unseen candidate are empty.
+
+        Raises
+        ------
+        ValueError
+            If a vector holds NaN.
         """
         users = requests["user"].to_numpy()
-        known = (users >= 0) & self.known[users]
-        # A stranger's vector picks the last column of the table, popularity, alone.
-        query = np.zeros((len(users), self.user_factors.shape[1] + 1), np.float32)
-        query[known, :-1] = self.user_factors[users[known]]
-        query[~known, -1] = 1
-        table = np.column_stack([self.item_factors[items], self.popularity[items]])
-        hidden = None
-        if seen is not None:
-            hidden = sparse.csr_matrix(seen[np.maximum(users, 0)][:, items])
-            hidden = sparse.csr_matrix(hidden.multiply((users >= 0)[:, None]))
-            hidden.eliminate_zeros()
-        k = min(k, len(items))
-        slots, scores = topk(table, query, k, filter_query_items=hidden)
-        chosen = np.where(scores > -1e38, items[slots], EMPTY)  # implicit pads with -3.4e38
-        return self(Slate(requests, chosen))
+        # Both sides with rows that lie together are what a product reads fastest.
+        table = np.ascontiguousarray(self.item_factors[items].T)
+        wrong = np.isnan(table).any()
+
+        def listed(some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            vectors = self.user_factors[some]
+            if wrong or np.isnan(vectors).any():
+                raise ValueError("vectors of users or items hold NaN: fit the model again")
+            scores = vectors @ table
+            strangers = ~self._knows(some)
+            if strangers.any():
+                scores[strangers] = self.popularity[items]
+            if seen is not None:
+                scores.reshape(-1)[seen_cells(seen, some, items)] = -np.inf
+            slots = best(scores, k)
+            return slots, np.take_along_axis(scores, slots, axis=1)
+
+        size = max(LEAST_ROWS, CACHED_CELLS // max(1, len(items)))
+        size = max(1, min(size, CHUNK_CELLS // max(1, len(items))))
+        blocks = [users[s : s + size] for s in range(0, max(1, len(users)), size)]
+        found = zip(*_on_threads(listed, blocks), strict=True)
+        slots, scores = (np.concatenate(each) for each in found)
+        empty = scores == -np.inf
+        slate = Slate(requests, np.where(empty, EMPTY, items[slots]))
+        return scored(slate, np.where(empty, 0, scores), self._knows(users), self.popularity)
+
+    def _knows(self, users: np.ndarray) -> np.ndarray:
+        return (users >= 0) & self.known[users]
+
+
+def _on_threads(
+    function: Callable[[np.ndarray], tuple[np.ndarray, ...]], blocks: Sequence[np.ndarray]
+) -> list[tuple[np.ndarray, ...]]:
+    """Apply a function to blocks on as many threads as BLAS may use, which then has one in each."""
+    threads = max((each.num_threads for each in BLAS.lib_controllers), default=1)
+    if min(threads, len(blocks)) == 1:
+        return [function(block) for block in blocks]
+    with BLAS.limit(limits=1), ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, blocks))
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,22 @@ pleased member count in full, however little they weigh.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from firetv.panels import Chosen, Panel, as_a_whole, at, beaten, by_mean, by_members, in_order
+from firetv.panels import (
+    BLOCK_CELLS,
+    LOWEST,
+    Chosen,
+    Panel,
+    as_a_whole,
+    at,
+    beaten,
+    by_mean,
+    in_blocks,
+    in_order,
+)
 from firetv.slate import best
 
 LITTLE = 1e-3  # of a vote: how much opinions count where votes are equal
@@ -24,6 +35,7 @@ LEAST = 1e-6  # what the logarithm of an opinion is taken of, at least
 class Average:
     """The mean opinion: the utilitarian strategy."""
 
+    @in_blocks
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         return by_mean(panel, panel.opinions, k)
@@ -36,6 +48,7 @@ class Multiplicative:
     Opinions must be above 0, as chances and percentiles are; what is not counts as next to nothing.
     """
 
+    @in_blocks
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         return by_mean(panel, np.log(np.maximum(nonnegative(panel, self), LEAST)), k)
@@ -45,6 +58,7 @@ class Multiplicative:
 class LeastMisery:
     """The opinion of whoever likes a title least (PolyLens; O'Connor et al. 2001)."""
 
+    @in_blocks
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         return as_a_whole(panel, panel.opinions.min(axis=1), k)
@@ -54,6 +68,7 @@ class LeastMisery:
 class MostPleasure:
     """The opinion of whoever likes a title most."""
 
+    @in_blocks
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         return as_a_whole(panel, panel.opinions.max(axis=1), k)
@@ -75,16 +90,23 @@ class AverageWithoutMisery:
         if not 0 <= self.misery < 1:
             raise ValueError(f"misery {self.misery} is not a share of 0..1, below 1")
 
+    @in_blocks
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
-        ordered = np.sort(np.where(panel.valid[:, None], panel.opinions, np.inf), axis=2)
+        ordered = in_rising_order(panel)
         place = (self.misery * (panel.valid.sum(axis=1) - 1)).clip(0).astype(np.int64)
-        minded = panel.opinions < np.take_along_axis(ordered, place[:, None, None], axis=2)
+        bar = np.take_along_axis(ordered, place[:, None, None], axis=2)
+        minded = panel.opinions < bar
         # The penalty is more than any two means differ by, and falls on those who mind.
-        span = np.ptp(panel.opinions, axis=2).max(axis=1) + 1
-        shares = panel.weights[:, :, None] * panel.opinions
-        chosen = by_members(panel, shares - span[:, None, None] * minded, k)
-        return replace(chosen, weighted=False)
+        if panel.full:
+            span = (ordered[:, :, -1] - ordered[:, :, 0]).max(axis=1) + 1
+        else:
+            span = np.ptp(panel.opinions, axis=2).max(axis=1) + 1
+        many = minded.view(np.uint8).sum(axis=1, dtype=np.uint8)
+        slots = best(panel.masked(panel.mean(panel.opinions) - span[:, None] * many), k)
+        opinions = at(panel.opinions, slots)
+        shares = panel.weights[:, :, None] * opinions - span[:, None, None] * (opinions < bar)
+        return Chosen(slots, shares, weighted=False)
 
 
 @dataclass(frozen=True)
@@ -94,6 +116,7 @@ class Borda:
     Points are shares of all candidates; half a point for one that is as good.
     """
 
+    @in_blocks
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         most = np.maximum(panel.valid.sum(axis=1) - 1, 1).astype(np.float32)
@@ -113,16 +136,13 @@ class Copeland:
 
     shortlist: int = 50
 
+    @in_blocks
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         first = Borda()(panel, max(k, self.shortlist))
         held = np.take_along_axis(panel.valid, first.slots, axis=1)
-        opinions = np.where(held[:, None], at(panel.opinions, first.slots), -np.inf)
-        wins = np.zeros(held.shape, np.float32)
-        for other in range(held.shape[1]):  # a slot at a time: all pairs at once take much memory
-            rival = opinions[:, :, other, None]
-            ahead = panel.mean((opinions > rival).astype(np.float32) - (opinions < rival))
-            wins += np.sign(np.where(np.abs(ahead) < LEAST, 0, ahead)) * held[:, other, None]
+        opinions = np.where(held[:, None], at(panel.opinions, first.slots), np.float32(-np.inf))
+        wins = majorities(opinions, panel.weights, held)
         # Borda's order settles ties, since the sort is stable.
         order = np.argsort(-np.where(held, wins, -np.inf), axis=1, kind="stable")[:, :k]
         shares = np.take_along_axis(wins, order, axis=1)[:, None]
@@ -147,12 +167,16 @@ class Approval:
         if self.approved < 1:
             raise ValueError(f"approved {self.approved} must be 1 or more")
 
+    @in_blocks
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         many = min(self.approved, panel.opinions.shape[2])
-        opinions = panel.masked(panel.opinions)
-        bar = np.partition(opinions, -many, axis=2)[:, :, -many, None]
-        return by_mean(panel, (opinions >= bar) + little(panel), k)
+        ordered = np.sort(panel.masked(panel.opinions), axis=2)
+        slight = Slight.of(panel)
+        votes = panel.opinions - slight.low[:, :, None]
+        votes *= slight.scale[:, :, None]
+        votes += panel.opinions >= ordered[:, :, -many, None]
+        return by_mean(panel, votes, k)
 
 
 @dataclass(frozen=True)
@@ -162,25 +186,27 @@ class Plurality:
     Equal votes are settled by the mean opinion of the titles voted for.
     """
 
+    @in_blocks
     def __call__(self, panel: Panel, k: int) -> Chosen:
         """Make the list of each group."""
         groups, size, slots = panel.opinions.shape
         k = min(k, slots)
-        slight, taken = little(panel), np.zeros(panel.valid.shape, bool)
+        slight, left = Slight.of(panel), np.where(panel.valid[:, None], panel.opinions, LOWEST)
+        liked = slight.mean(panel)
         chosen, shares = np.empty((groups, k), np.int64), np.zeros((groups, size, k), np.float32)
-        first = favourites(panel, k)
         row = np.arange(groups)
         for turn in range(k):
-            vote = best_left(first, taken)
+            vote = left.argmax(axis=2)
             same = vote[:, :, None] == vote[:, None]
             votes = np.matmul(same, panel.weights[:, :, None])[:, :, 0]
-            liked = panel.mean(at(slight, vote))
-            total = votes + liked
+            total = votes + liked[row[:, None], vote]
             most = total == total.max(axis=1, keepdims=True)
             winner = np.where(most, vote, slots).min(axis=1)  # ties by slot, not by member
-            for_it = (vote == winner[:, None]) + slight[row, :, winner]
-            shares[:, :, turn] = panel.weights * for_it
-            chosen[:, turn], taken[row, winner] = winner, True
+            shares[:, :, turn] = panel.weights * (
+                (vote == winner[:, None]) + slight.at(panel, winner[:, None])[:, :, 0]
+            )
+            chosen[:, turn] = winner
+            left[row, :, winner] = -np.inf
         return in_order(Chosen(chosen, shares))
 
 
@@ -189,25 +215,80 @@ def beats(panel: Panel) -> np.ndarray:
     return beaten(panel.opinions, panel.valid[:, None])
 
 
-def favourites(panel: Panel, k: int) -> np.ndarray:
-    """The k best slots of each member, best first, int64 of shape (G, M, k)."""
-    groups, size, slots = panel.opinions.shape
-    flat = panel.masked(panel.opinions).reshape(groups * size, slots)
-    return best(flat, k).reshape(groups, size, -1)
+def in_rising_order(panel: Panel) -> np.ndarray:
+    """Each member's opinions, sorted, with infinity for slots that are not valid, (G, M, K)."""
+    if panel.full:
+        return np.sort(panel.opinions, axis=2)
+    return np.sort(np.where(panel.valid[:, None], panel.opinions, np.float32(np.inf)), axis=2)
 
 
-def best_left(first: np.ndarray, taken: np.ndarray) -> np.ndarray:
-    """Each member's best slot that is not taken yet, (G, M, k) and (G, K) to (G, M)."""
-    gone = np.take_along_axis(taken[:, None], first, axis=2)
-    return np.take_along_axis(first, gone.argmin(axis=2)[:, :, None], axis=2)[:, :, 0]
+def majorities(opinions: np.ndarray, weights: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Pairs that each title wins less those it loses, by weight of the members who like it more.
+
+    Parameters
+    ----------
+    opinions : float32 array of shape (G, M, S)
+    weights : float32 array of shape (G, M)
+    held : bool array of shape (G, S)
+        Only pairs with these count.
+
+    Returns
+    -------
+    float32 array of shape (G, S)
+    """
+    groups, size, slots = opinions.shape
+    count = np.empty((groups, slots), np.float32)
+    step = max(
+        1, BLOCK_CELLS // (size * slots * slots)
+    )  # all pairs of many groups take much memory
+    for start in range(0, groups, step):
+        part = slice(start, start + step)
+        some = opinions[part]
+        more = (some[:, :, :, None] > some[:, :, None]).reshape(len(some), size, -1)
+        ahead = np.matmul(weights[part, None], more.astype(np.float32))
+        ahead = ahead.reshape(-1, slots, slots)
+        ahead = ahead - ahead.transpose(0, 2, 1)
+        won, lost = ahead >= LEAST, ahead <= -LEAST
+        if not held[part].all():
+            won, lost = won & held[part, None], lost & held[part, None]
+        count[part] = np.count_nonzero(won, axis=2) - np.count_nonzero(lost, axis=2)
+    return count
 
 
-def little(panel: Panel) -> np.ndarray:
-    """Opinions on a scale too small to outweigh a vote, (G, M, K)."""
-    low = np.where(panel.valid[:, None], panel.opinions, np.inf).min(axis=2, keepdims=True)
-    high = panel.masked(panel.opinions).max(axis=2, keepdims=True)
-    span = np.where(high > low, high - low, 1)
-    return LITTLE * np.where(panel.valid[:, None], (panel.opinions - low) / span, 0)
+@dataclass(frozen=True)
+class Slight:
+    """Opinions on a scale too small to outweigh a vote: from 0 to :data:`LITTLE` for each member.
+
+    Attributes
+    ----------
+    low, scale : float32 arrays of shape (G, M)
+        It is ``scale * (opinion - low)``.
+    """
+
+    low: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def of(cls, panel: Panel) -> Slight:
+        """Find the range of each member's opinions of what is valid."""
+        opinions, masked = panel.opinions, panel.masked(panel.opinions)
+        if not panel.full:
+            opinions = np.where(panel.valid[:, None], opinions, np.float32(np.inf))
+        low, high = opinions.min(axis=2), masked.max(axis=2)
+        span = np.where(high > low, high - low, np.float32(np.inf))
+        return cls(np.where(np.isfinite(low), low, 0), np.float32(LITTLE) / span)
+
+    def mean(self, panel: Panel) -> np.ndarray:
+        """Weighted mean over members, (G, K); means nothing in slots that are not valid."""
+        scale = panel.weights * self.scale
+        low = (scale * self.low).sum(axis=1)
+        return np.matmul(scale[:, None], panel.opinions)[:, 0] - low[:, None]
+
+    def at(self, panel: Panel, slots: np.ndarray) -> np.ndarray:
+        """Of some slots, (G, k), for each member, (G, M, k); 0 in slots that are not valid."""
+        there = np.take_along_axis(panel.valid, slots, axis=1)[:, None]
+        above = np.where(there, at(panel.opinions, slots) - self.low[:, :, None], 0)
+        return self.scale[:, :, None] * above
 
 
 def nonnegative(panel: Panel, strategy: object) -> np.ndarray:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +20,43 @@ from typer.testing import CliRunner, Result
 from firetv.cli import app
 from firetv.data import Tables, load, read_tables, write_tables
 from firetv.group_reasons import STRATEGIES
+from firetv.sources import SOURCES
 
 
 def firetv(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
+
+
+HEAVY = {
+    "numpy",
+    "pandas",
+    "scipy",
+    "pandera",
+    "pyarrow",
+    "sklearn",
+    "papermill",
+    "jinja2",
+    "fastapi",
+}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["group", "--help"], ["run", "--help"]])
+def test_help_waits_for_no_heavy_import(words: list[str]) -> None:
+    program = f"import sys; from firetv.cli import app; app({words}, standalone_mode=False)\n"
+    program += "print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "Usage: " in done.stdout
+    loaded = {name.split(".")[0] for name in done.stderr.split()}
+    assert "typer" in loaded
+    assert loaded & HEAVY == set()
+
+
+def test_every_data_set_is_named_in_the_help() -> None:
+    command = typer.main.get_command(app).commands["data"]
+    told = next(argument.help for argument in command.params if argument.name == "name")
+    assert told == f"One of {', '.join(SOURCES)}."
 
 
 def test_generate_writes_tables_that_load(tmp_path: Path) -> None:

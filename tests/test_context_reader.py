@@ -68,17 +68,18 @@ def test_codes_and_moments_are_those_of_each_request_by_itself(clock: Clock, ric
     step = step_of(rich, clock)
     contexts, users = drawn(60)
     reader = ContextReader(step)
-    for _ in range(2):  # anew, and from memory
-        codes, moments = reader.codes(contexts, users), reader.moments(contexts, users)
-        assert codes.shape == (len(step.multipliers), 60)
-        for row, (context, user) in enumerate(zip(contexts, users, strict=True)):
-            alone = step.moments(context.requests(np.array([user])))
-            expected = [each.codes(alone)[0] for each in step.multipliers]
-            assert codes[:, row].tolist() == expected
-            told, there = moments.iloc[row].fillna(""), alone.iloc[0].fillna("")
-            assert told.to_dict() == there.to_dict()
-            own = asked(context, user, clock, rich).iloc[0].fillna("")
-            assert told.to_dict() == own.to_dict()
+    codes, moments = reader.codes(contexts, users), reader.moments(contexts, users)
+    assert codes.shape == (len(step.multipliers), 60)
+    for row, (context, user) in enumerate(zip(contexts, users, strict=True)):
+        alone = step.moments(context.requests(np.array([user])))
+        expected = [each.codes(alone)[0] for each in step.multipliers]
+        assert codes[:, row].tolist() == expected
+        told, there = moments.iloc[row].fillna(""), alone.iloc[0].fillna("")
+        assert told.to_dict() == there.to_dict()
+        own = asked(context, user, clock, rich).iloc[0].fillna("")
+        assert told.to_dict() == own.to_dict()
+    np.testing.assert_array_equal(reader.codes(contexts, users), codes)  # now from memory
+    pd.testing.assert_frame_equal(reader.moments(contexts, users), moments)
     assert set(moments.dtypes.astype(str)) == {"str"}
 
 

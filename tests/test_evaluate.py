@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from joblib import Parallel, delayed
+from lightfm import LightFM, evaluation
 
 from firetv import evaluate
 from firetv.abtest import Interval, difference_interval, mean_interval
@@ -17,8 +19,9 @@ from firetv.evaluate import Once, Variant
 from firetv.models import ALS, EASE, Popular, Random
 from firetv.moments import DIMENSIONS
 from firetv.ranking import Average, Choices, LambdaMART, Logit, Ranker, Scorer
-from firetv.slate import EMPTY, ExcludeSeen, Step, chain, with_seed
+from firetv.slate import EMPTY, ExcludeSeen, Step, chain, top, with_seed
 from firetv.splits import Split, cold_items, each_event, random_split
+from firetv.steps import FactorStep
 
 
 def test_lists_hold_unseen_candidates_only(data: Dataset) -> None:
@@ -282,3 +285,50 @@ def test_a_variant_may_be_re_ranked(late: Split) -> None:
     alone = evaluate.run("alone", chain(step, *again.then), late, seed=0, k=5)
     np.testing.assert_array_equal(runs[1].items, alone.items)
     assert (runs[0].items != runs[1].items).any()
+
+
+@pytest.mark.parametrize("chunk_cells", [100, 1_000_000])
+def test_ranks_are_worth_what_lightfm_says(data: Dataset, chunk_cells: int) -> None:
+    split, k = random_split(data, seed=0), 5
+    split = replace(split, candidates=np.arange(data.shape[1]))
+    train = sp.csr_matrix(split.train.matrix() > 0, dtype=np.float32)
+    users = split.requests["user"].to_numpy()
+    pairs = np.repeat(users, split.n_relevant), split.relevant.indices
+    test = sp.csr_matrix((np.ones(split.relevant.nnz, np.float32), pairs), shape=data.shape)
+    model = LightFM(8, random_state=0).fit(train, epochs=3)
+    ones = [np.ones((n, 1), np.float32) for n in data.shape]
+    step = FactorStep(
+        np.hstack([model.user_embeddings, model.user_biases[:, None], ones[0]]),
+        np.hstack([model.item_embeddings, ones[1], model.item_biases[:, None]]),
+        np.ones(data.shape[0], bool),
+        np.zeros(data.shape[1], np.float32),
+    )
+    found = evaluate.ranks(step, split, chunk_cells)
+    expected = model.predict_rank(test, train_interactions=train)[users]
+    np.testing.assert_array_equal(found.ranks.toarray(), expected.toarray())
+    told = {"train_interactions": train}
+    for value, theirs in (
+        (found.precision(k), evaluation.precision_at_k(model, test, k=k, **told)),
+        (found.recall(k), evaluation.recall_at_k(model, test, k=k, **told)),
+        (found.auc(), evaluation.auc_score(model, test, **told)),
+        (found.reciprocal_rank(), evaluation.reciprocal_rank(model, test, **told)),
+    ):
+        np.testing.assert_allclose(value, theirs, atol=1e-6)
+
+
+def test_what_is_no_candidate_ranks_last(data: Dataset) -> None:
+    split = random_split(data, seed=0)
+    lost = split.relevant.indices[0]
+    found = evaluate.ranks(
+        Popular().fit(split.train), replace(split, candidates=np.setdiff1d(split.candidates, lost))
+    )
+    of_lost = found.ranks.indices == lost
+    last = found.n_candidates[found.requests] - 1
+    assert (found.ranks.data[of_lost] == last[of_lost]).all()
+    assert (found.ranks.data <= last).all()
+
+
+def test_ranks_want_all_candidates_scored(data: Dataset) -> None:
+    split = random_split(data, seed=0)
+    with pytest.raises(ValueError, match="leave top"):
+        evaluate.ranks(chain(Popular(), top(3)).fit(split.train), split)

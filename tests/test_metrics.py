@@ -449,3 +449,25 @@ def test_scores_that_are_nan_are_refused(slot: int) -> None:
     scores[1, slot] = np.nan
     with pytest.raises(ValueError, match="1 scores are NaN"):
         metrics.against_negatives(scores, k=2)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_ranks_are_worth_what_pairs_and_places_say(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    relevant = sparse.csr_array(rng.random((30, 12)) < rng.random((30, 1)))
+    n_candidates = np.full(30, 12)
+    places = np.concatenate([rng.permutation(12)[:n] for n in np.diff(relevant.indptr)])
+    entries = (places.astype(int), relevant.indices, relevant.indptr)
+    ranks = metrics.Ranks(sparse.csr_array(entries, relevant.shape), n_candidates)
+    for row in range(30):
+        mine = places[relevant.indptr[row] : relevant.indptr[row + 1]]
+        others = np.setdiff1d(np.arange(12), mine)
+        if not mine.size:
+            values = ranks.auc(), ranks.precision(3), ranks.recall(3), ranks.reciprocal_rank()
+            assert np.isnan([each[row] for each in values]).all()
+            continue
+        right = np.mean(mine[:, None] < others) if others.size else 0.5
+        assert ranks.auc()[row] == pytest.approx(right)
+        assert ranks.precision(3)[row] == pytest.approx((mine < 3).sum() / 3)
+        assert ranks.recall(3)[row] == pytest.approx((mine < 3).mean())
+        assert ranks.reciprocal_rank()[row] == 1 / (1 + mine.min())

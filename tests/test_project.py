@@ -33,7 +33,7 @@ DEPENDENCIES = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev
 LEVELS = (
     {"schema"},
     {"yaml_files"},
-    {"columns", "storage"},
+    {"columns", "storage", "cluster", "files", "streams"},
     {"data", "moments", "published"},
     {"metrics", "slate", "features", "world", "abtest", "rules", "weather", "proof", "clicks"}
     | {"movielens", "comoda", "filmtrust", "lastfm", "camra2011", "sentences"},
@@ -41,24 +41,26 @@ LEVELS = (
     | {"delivery", "power", "sequential", "interleaving", "off_policy", "weighting"}
     | {"diversity"},
     {"models", "ranking", "scales", "multipliers", "splits", "ratings", "group_metrics"}
-    | {"strategies", "member_weights", "newcomers", "slate_policies"},
+    | {"strategies", "member_weights", "newcomers", "slate_policies", "peers", "benchmarks"},
     {"context", "planted", "evaluate", "influence", "social", "opinions", "fairness"}
     | {"personal", "live", "logs"},
     {"explain", "moves", "notifications", "groups", "comparisons", "cold_start", "signals"}
-    | {"packaged", "blends"},
+    | {"packaged", "blends", "growth"},
     {"fidelity", "group_reasons", "households", "lists", "trials", "tuning"},
-    {"layers", "recommender"},
-    {"ablation"},
+    {"layers", "recommender", "sweeps", "speed"},
+    {"ablation", "batch", "tracking"},
     {"options", "messages"},
     {"api"},
-    {"people", "serving"},
+    {"people", "serving", "scaling"},
     {"cli"},
 )
 # Presentation stands beside the levels: it imports none of them, and these alone import it.
 PRESENTATION = {
-    "artefacts": {"report", "runs", "layers", "options", "serving", "cli"},
-    "report": set(),
-    "runs": {"cli"},
+    "artefacts": {"report", "runs", "layers", "options", "serving", "cli"}
+    | {"benchmarks", "growth", "speed", "batch", "sweeps", "tracking", "scaling"},
+    "report": {"scaling"},
+    "benchmark_plots": set(),
+    "runs": {"cli", "sweeps", "scaling"},
 }
 
 MOST_LINES = 599

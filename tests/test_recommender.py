@@ -525,7 +525,7 @@ def test_training_is_described_and_repeats(rich: Dataset, trained: dict[str, Rec
 def test_the_checksum_is_of_every_table(table: str, rich: Dataset) -> None:
     frame = getattr(rich, table)
     changed = replace(rich, **{table: frame.iloc[::-1]})
-    assert module._data_of(changed)["checksum"] != module._data_of(rich)["checksum"]
+    assert module.data_of(changed)["checksum"] != module.data_of(rich)["checksum"]
 
 
 # Journeys
@@ -603,4 +603,4 @@ def test_what_is_no_recommender_is_not_loaded_as_one(tmp_path: Path) -> None:
 
 def test_another_rich_world_has_another_checksum() -> None:
     one, other = (Dataset.from_tables(make_rich_tables(events=n)) for n in (700, 690))
-    assert module._data_of(one)["checksum"] != module._data_of(other)["checksum"]
+    assert module.data_of(one)["checksum"] != module.data_of(other)["checksum"]

@@ -2,7 +2,12 @@
 
 import base64
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -456,6 +461,99 @@ def test_kept_notebooks_do_not_change_when_run_again(
     assert [cell.execution_count for cell in code] == [1, 2, 3]
     assert not any(o.get("name") == "stderr" for cell in code for o in cell.outputs)
     assert [len(cell.outputs) for cell in code] == [0, 1, 1]
+
+
+# Side by side
+
+
+@pytest.fixture
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three notebooks; the first fails once the second has begun, which ends after that."""
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setenv("FIRETV_ROOT", str(tmp_path))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    imports = "import os, time\nfrom pathlib import Path\n"
+    wait = "while not Path('{}').exists():\n    time.sleep(0.05)\n"
+    fails = imports + wait.format("second") + "1 / 0"
+    goes_on = imports + "Path('second').touch()\n" + wait.format("reports/01_fails.html")
+    goes_on += "print(os.environ['OMP_NUM_THREADS'])"
+    for name, code in {"01_fails": fails, "02_runs": goes_on, "03_late": "1"}.items():
+        write_notebook(
+            tmp_path / "notebooks" / f"{name}.ipynb",
+            new_markdown_cell("# Why?"),
+            new_code_cell("seed = 0"),
+            new_code_cell(code),
+        )
+    return tmp_path
+
+
+def test_after_a_failure_what_runs_goes_on_and_nothing_begins(
+    slow: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(runs.NotebookError, match=r"01_fails: cell \[2\] .*ZeroDivisionError"):
+        runs.run_notebooks(jobs=2, keep=True)
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == ["[1/3] 01_fails ...", "[2/3] 02_runs ..."]
+    ends = {line.split(":")[0]: line.split(": ")[1] for line in said[2:]}
+    assert ends.keys() == {"[1/3] 01_fails", "[2/3] 02_runs"}
+    assert ends["[1/3] 01_fails"].startswith("failed")
+    written = {path.name for path in (slow / "reports").iterdir()}
+    assert written == {"index.html"} | {
+        f"{name}.{kind}" for name in ("01_fails", "02_runs") for kind in ("html", "ipynb")
+    }
+    kept = nbformat.read(slow / "notebooks" / "02_runs.ipynb", as_version=4)
+    assert kept.cells[-1].outputs[0].text == "1\n"  # one BLAS thread
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_one_at_a_time_stops_at_the_first_failure(
+    slow: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (slow / "second").touch()
+    with pytest.raises(runs.NotebookError, match="ZeroDivisionError"):
+        runs.run_notebooks(jobs=1)
+    assert capsys.readouterr().err.splitlines() == ["[1/3] 01_fails ...", "[1/3] 01_fails: failed"]
+
+
+def test_jobs_are_counted_from_one(slow: Path) -> None:
+    with pytest.raises(ValueError, match="jobs must be 1 or more, not 0"):
+        runs.run_notebooks(jobs=0)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of a terminal")
+def test_an_interrupted_run_leaves_no_process(slow: Path) -> None:
+    program = "import signal\nfrom firetv.runs import run_notebooks\n"
+    program += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in background
+    program += "run_notebooks(jobs=2)"
+    endless = "import os\nfrom pathlib import Path\nPath(f'kernel{os.getpid()}').touch()\n"
+    endless += "import time\ntime.sleep(600)"
+    for name in ("01_fails", "02_runs"):
+        write_notebook(
+            slow / "notebooks" / f"{name}.ipynb",
+            new_markdown_cell("# Why?"),
+            new_code_cell("seed = 0"),
+            new_code_cell(endless),
+        )
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) as run:
+        while len(kernels := list(slow.glob("kernel*"))) < 2:
+            assert run.poll() is None
+            time.sleep(0.1)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(60) != 0
+    pids = [int(path.name.removeprefix("kernel")) for path in kernels]
+    until = time.monotonic() + 30
+    while any(map(is_alive, pids)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(map(is_alive, pids))
 
 
 def test_friends_are_drawn_by_trust_and_by_what_they_did() -> None:

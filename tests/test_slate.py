@@ -12,6 +12,7 @@ from firetv.slate import (
     EMPTY,
     Chain,
     ExcludeSeen,
+    Pipeline,
     Slate,
     Step,
     best,
@@ -21,6 +22,7 @@ from firetv.slate import (
     top,
     with_seed,
 )
+from firetv.steps import FactorStep
 
 
 def slate_of(scores: np.ndarray, items: np.ndarray | None = None) -> Slate:
@@ -89,6 +91,38 @@ def test_chunks_do_not_change_lists(data: Dataset) -> None:
     np.testing.assert_array_equal(whole.items, small.items)
     for name, values in whole.parts.items():
         np.testing.assert_allclose(small.parts[name], values, atol=1e-6)
+
+
+class Watched:
+    """A factor model that notes whether it proposed lists."""
+
+    def __init__(self, step: FactorStep) -> None:
+        self.step, self.proposed = step, 0
+
+    def __call__(self, slate: Slate) -> Slate:
+        return self.step(slate)
+
+    def propose(self, *asked: object) -> Slate:
+        self.proposed += 1
+        return self.step.propose(*asked)
+
+
+def test_a_pipeline_lets_a_factor_model_propose_the_same_list(data: Dataset) -> None:
+    step, unseen, ten = chain(ALS(components=4), ExcludeSeen(), top(10)).fit(data).steps
+    requests = pd.DataFrame({"user": [-1, *range(data.shape[0]), 0]})
+    items = np.random.default_rng(0).permutation(data.shape[1])[:30]
+    watched = Watched(step)
+    quick = recommend(Pipeline((watched, unseen, ten, top(7))), requests, items)
+    assert watched.proposed == 1
+    whole = recommend(step, requests, items)
+    dense = top(7)(unseen(whole))
+    np.testing.assert_array_equal(quick.items, dense.items)
+    np.testing.assert_allclose(quick.scores, dense.scores, atol=1e-6)
+    assert quick.parts.keys() == dense.parts.keys()
+    own = np.tile(items, (len(requests), 1))  # each one's own candidates are scored as they are
+    scored = recommend(Pipeline((watched, unseen, ten)), requests, own)
+    np.testing.assert_array_equal(scored.items[:, :7], dense.items)
+    assert watched.proposed == 1
 
 
 def test_own_candidates_are_chunked_too(data: Dataset) -> None:
@@ -161,6 +195,21 @@ def test_the_best_slots_come_in_order_with_ties_by_slot() -> None:
     np.testing.assert_array_equal(best(scores, 4), [[1, 3, 4, 0], [1, 0, 2, 3]])
     np.testing.assert_array_equal(best(scores, 9), [[1, 3, 4, 0, 2], [1, 0, 2, 3, 4]])
     assert best(scores, 2).dtype == np.int64
+
+
+@pytest.mark.parametrize("columns", [40, 81, 500, 1003])
+@pytest.mark.parametrize("k", [1, 2, 10])
+@pytest.mark.parametrize("levels", [2, 50, 10**6])
+def test_the_best_of_long_rows_are_those_of_a_stable_sort(
+    columns: int, k: int, levels: int
+) -> None:
+    rng = np.random.default_rng(columns)
+    scores = rng.integers(levels, size=(60, columns)).astype(np.float32)
+    scores[::3][rng.random((20, columns)) < 0.9] = -np.inf
+    scores[0] = -np.inf
+    for each in (scores, np.asfortranarray(scores), scores[:, ::-1], scores.astype(float)):
+        expected = np.argsort(-each, axis=1, kind="stable")[:, :k]
+        np.testing.assert_array_equal(best(each, k), expected)
 
 
 @pytest.mark.parametrize(("rows", "columns", "k"), [(0, 5, 3), (2, 0, 3), (2, 5, 0)])

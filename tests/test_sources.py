@@ -2,9 +2,13 @@ import dataclasses
 import hashlib
 import logging
 import os
+import sqlite3
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,7 +17,7 @@ from typer.testing import CliRunner
 
 from firetv import sources
 from firetv.cli import app
-from firetv.data import read_tables
+from firetv.data import read_tables, write_tables
 from firetv.schema import DataError
 
 NAME, TWO = "movielens-100k", "filmtrust"  # one part of two archives, and two parts of one each
@@ -321,6 +325,35 @@ def test_tables_are_prepared_once(two: Path, tmp_path: Path, server: Server) -> 
     assert sources.prepare(TWO, folder, seed=3) == folder  # found, not written again
     with pytest.raises(DataError, match="holds filmtrust with seed 3, not filmtrust with 4"):
         sources.prepare(TWO, folder, seed=4)
+
+
+def test_tables_are_prepared_by_one_of_several_that_ask_at_once(
+    two: Path, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, written = tmp_path / "tables", []
+
+    def write(*given: object) -> None:
+        written.append(given)
+        time.sleep(0.2)  # the others look, find no tables, and wait
+        write_tables(*given)
+
+    monkeypatch.setattr(sources, "write_tables", write)
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(sources.prepare, [TWO] * 4, [folder] * 4)] == [folder] * 4
+    assert len(written) == 1
+    assert sorted(server.asked) == [(name, None) for name in FILES]
+    assert read_tables(folder).manifest["name"] == TWO
+
+
+def test_a_data_set_that_another_process_keeps_is_named(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "PATIENCE", 0.01)
+    with closing(sqlite3.connect(tmp_path / ".tables.lock", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(OSError, match=r"lock: cannot be locked: database is locked\. Wait"):
+            sources.prepare(TWO, tmp_path / "tables")
+    assert sources.prepare(TWO, tmp_path / "tables").is_dir()
 
 
 def test_the_command_line_prepares_and_describes(two: Path, tmp_path: Path, server: Server) -> None:

@@ -1,4 +1,4 @@
-"""Linear steps: few requests are scored as many are, and weights are what they say."""
+"""Steps: few requests are scored as many are, weights and proposals are what they say."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from firetv.data import Dataset
 from firetv.models import EASE, ItemKNN
-from firetv.slate import Slate
-from firetv.steps import DualStep, LinearStep
+from firetv.slate import EMPTY, Slate, best
+from firetv.steps import DualStep, FactorStep, LinearStep
 
 FEATURED = EASE(reg=10, use_item_features=True, activity=0.5)
 MAKERS = {
@@ -96,3 +97,39 @@ def test_between_titles_is_their_weight(name: str, steps: dict[str, LinearStep |
     assert (found[:, 0] == weights[seen, seen]).all()
     none = steps[name].between(seen[:0], items[:0])
     assert none.shape == (0, 7)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_proposals_of_many_blocks_are_the_best_of_all_scores(threads: int) -> None:
+    rng = np.random.default_rng(0)
+    vectors = [rng.normal(size=(n, 6)).astype(np.float32) for n in (300, 9000)]
+    known, popularity = rng.random(300) < 0.9, rng.random(9000).astype(np.float32)
+    step = FactorStep(*vectors, known, popularity)
+    seen = sparse.random_array((300, 9000), density=0.05, rng=rng, format="csr")
+    users, items = rng.integers(-1, 300, size=200), rng.permutation(9000)[:8000]
+    with threadpool_limits(threads, "blas"):
+        found = step.propose(pd.DataFrame({"user": users}), items, 10, seen)
+    scores = np.where(
+        ((users >= 0) & known[users])[:, None],
+        vectors[0][users] @ vectors[1][items].T,
+        popularity[items],
+    )
+    hidden = (seen.toarray()[users][:, items] > 0) & (users >= 0)[:, None]
+    expected = best(np.where(hidden, -np.inf, scores), 10)
+    np.testing.assert_array_equal(found.items, items[expected])
+    np.testing.assert_allclose(found.scores, np.take_along_axis(scores, expected, 1), atol=1e-5)
+
+
+def test_lists_are_as_long_as_there_are_unseen_candidates() -> None:
+    step = FactorStep(*(np.ones((n, 2), np.float32) for n in (2, 4)), np.ones(2, bool), np.ones(4))
+    seen = sparse.csr_array([[1.0, 0, 1, 0], [0, 0, 0, 0]])
+    found = step.propose(pd.DataFrame({"user": [0, 1]}), np.array([2, 3, 0, 1]), 3, seen)
+    np.testing.assert_array_equal(found.items, [[3, 1, EMPTY], [2, 3, 0]])
+    none = step.propose(pd.DataFrame({"user": []}, dtype=int), np.arange(4), 3, seen)
+    assert none.shape == (0, 3)
+
+
+def test_vectors_that_are_not_numbers_are_refused() -> None:
+    step = FactorStep(*(np.full((2, 2), np.nan),) * 2, np.ones(2, bool), np.ones(2))
+    with pytest.raises(ValueError, match="hold NaN"):
+        step.propose(pd.DataFrame({"user": [0]}), np.arange(2), 1)

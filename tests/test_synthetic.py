@@ -80,8 +80,11 @@ def test_same_parameters_give_the_same_bytes(tmp_path: Path) -> None:
     assert not [name for name in first if first[name] == other[name]]
 
 
-def test_files_hold_what_simulate_returns(tmp_path: Path, tiny: tuple[Tables, Truth]) -> None:
-    generate(TINY, tmp_path)
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_files_hold_what_simulate_returns(
+    tmp_path: Path, tiny: tuple[Tables, Truth], format: str
+) -> None:
+    generate(TINY, tmp_path, format)
     tables, truth = read_tables(tmp_path), read_truth(tmp_path)
     assert tables.present().keys() == tiny[0].present().keys()
     for name, table in tiny[0].present().items():
@@ -144,6 +147,14 @@ def test_tables_in_another_format_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"users\.parquet"):
         generate(TINY, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["users.parquet"]
+
+
+def test_a_world_in_parquet_is_replaced_by_another_in_parquet_alone(tmp_path: Path) -> None:
+    generate(TINY, tmp_path, "parquet")
+    generate(replace(TINY, friends=0), tmp_path, "parquet")
+    assert read_tables(tmp_path).user_connections is None
+    with pytest.raises(DataError, match=r"already holds users\.parquet"):
+        generate(TINY, tmp_path)
 
 
 def test_truth_needs_a_generated_world(tmp_path: Path) -> None:
