@@ -8,7 +8,7 @@ clock and peers of scoring, :mod:`firetv.peers` the loops over groups.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -146,6 +146,7 @@ def lightfm_evaluation(split: Split, factors: int, k: int, seed: int) -> Race:
     k : int
     seed : int
     """
+    split = replace(split, candidates=np.arange(split.train.shape[1]))  # as LightFM has it
     train = sparse.csr_matrix(split.train.matrix() > 0, dtype=np.float32)
     users = split.requests["user"].to_numpy()
     pairs = np.repeat(users, split.n_relevant), split.relevant.indices
