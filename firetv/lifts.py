@@ -19,9 +19,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from threading import Lock
 
+import joblib
 import numpy as np
 import pandas as pd
+from cachetools import LRUCache, cached
 from scipy import linalg, optimize, sparse
 from scipy.special import gammaln, log_softmax
 from scipy.stats import norm
@@ -35,6 +38,7 @@ TOLERANCE = 0.03  # relative change of the variances
 STEPS = 30  # of Newton's method
 CONVERGED = 1e-3  # rise of the log-posterior that a step still promises
 USUAL_WEIGHT = 20.0  # events of prior of what somebody usually watches
+KEPT = 64  # lifts, of one dimension and data set each
 WEIGHTS = (0.1, 1e4)  # least and most events of prior
 
 
@@ -230,6 +234,7 @@ def _habits(codes: np.ndarray, strata: np.ndarray, p: np.ndarray) -> np.ndarray:
     return habit - np.log(usual / p.mean(axis=0))
 
 
+@cached(LRUCache(KEPT), key=lambda *given: joblib.hash(given), lock=Lock())
 def learn_lifts(
     values: Sequence[str],
     codes: np.ndarray,
@@ -260,6 +265,8 @@ def learn_lifts(
     Returns
     -------
     Lifts
+        Shared by all who ask for the same, and not to be written to: the last results are kept,
+        since re-rankers of the same data differ in how much lifts count, not in the lifts.
     """
     events = _Events.of(codes, items, attributes.matrix, len(values))
     users, *strata = (np.unique(s, return_inverse=True)[1] for s in (users, *strata))
