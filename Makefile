@@ -42,12 +42,11 @@ notebooks: $(PROJECT) ## execute the notebooks and keep their outputs in noteboo
 	$(BIN)/firetv data movielens-100k
 	$(BIN)/firetv run --keep $(NOTEBOOKS)
 
-full: $(PROJECT) ## run notebooks 04 to 07 with more seeds, worlds and groups, into reports/full/
+full: $(PROJECT) ## run notebooks 03 to 08 with more seeds, worlds and sizes, into reports/full/
 	$(BIN)/firetv data movielens-100k
-	$(BIN)/firetv run 04 --params notebooks/params/04_full.yaml --out reports/full
-	$(BIN)/firetv run 05 --params notebooks/params/05_full.yaml --out reports/full
-	$(BIN)/firetv run 06 --params notebooks/params/06_full.yaml --out reports/full
-	$(BIN)/firetv run 07 --params notebooks/params/07_full.yaml --out reports/full
+	for n in 03 04 05 06 07 08; do \
+		$(BIN)/firetv run $$n --params notebooks/params/$${n}_full.yaml --out reports/full || exit; \
+	done
 
 lock: $(PROJECT) ## pin every dependency of pyproject.toml in requirements.lock
 	$(PIP) install --upgrade --target .venv/uv uv
