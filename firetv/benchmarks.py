@@ -33,6 +33,7 @@ from tqdm import tqdm
 from firetv.artefacts import RESULT_COLUMNS, write_whole
 from firetv.schema import DataError, Problem
 from firetv.sources import cache_folder
+from firetv.steps import BLAS
 
 PEER_SCRIPTS = Path(__file__).with_name("peer_scripts")
 CHUNK = 1024  # users whose scores of all items are held at once
@@ -251,9 +252,14 @@ def implicit_top(
     k: int,
     threads: int = 1,
 ) -> np.ndarray:
-    """The same by implicit's own routine, as its ``recommend`` calls it; int32 (n_users, k)."""
+    """The same by implicit's own routine, as its ``recommend`` calls it; int32 (n_users, k).
+
+    Each of its threads makes products: BLAS has one thread then, as implicit advises.
+    """
     hidden = sparse.csr_matrix(seen)
-    return topk(item_factors, user_factors, k, filter_query_items=hidden, num_threads=threads)[0]
+    with BLAS.limit(limits=1):
+        found = topk(item_factors, user_factors, k, filter_query_items=hidden, num_threads=threads)
+    return found[0]
 
 
 def lightfm_loop(

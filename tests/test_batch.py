@@ -189,7 +189,10 @@ def _seeing() -> None:
     cluster._seen = cluster.saved
 
 
-def test_no_scheduler_is_said_plainly(model: Path, tmp_path: Path) -> None:
+def test_no_scheduler_is_said_plainly(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("firetv.cluster.SECONDS_TO_ANSWER", 1)
     words = ("score", "--model", model, "--out", tmp_path, "--scheduler", "tcp://127.0.0.1:1")
     said = firetv(*words)
     assert said.exit_code == 2
