@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import NullLocator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,6 +66,8 @@ def plot_growth(
     for number, stage in enumerate(lines):
         line = lines[stage].dropna()
         ax.plot(line.index, line, color=f"C{number}", marker="o", markersize=4)
+    ax.set_xticks(lines.index, [f"{size:,}" for size in lines.index])
+    ax.xaxis.set_minor_locator(NullLocator())
     ends = np.array([lines.index[0], lines.index[-1]], float)
     low, high = lines.min(axis=None), lines.max(axis=None)
     start = low * np.sqrt(high / low * ends[0] / ends[1])  # through the middle
