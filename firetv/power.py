@@ -11,7 +11,6 @@ import pandas as pd
 from scipy import optimize, stats
 
 from firetv.abtest import (
-    LARGE,
     RESAMPLES,
     Interval,
     chunks,
@@ -26,6 +25,7 @@ from firetv.abtest import (
 Arms: TypeAlias = Literal["paired", "independent"]
 Design: TypeAlias = Literal["split", "paired"]
 
+MOST_PAIRS = 20_000  # of an A/A check: each replication resamples all of them
 CELLS = 10_000_000  # values of replications held at once
 MISMATCH = 0.001  # p-value below which the users of the arms are not as many as planned
 
@@ -301,7 +301,7 @@ def aa_check(
     ------
     ValueError
         If the design is unknown, the values are of another shape, too few, infinite or all alike,
-        or, for "paired", of more than `LARGE` users; or without a replication.
+        or, for "paired", of more than `MOST_PAIRS` users; or without a replication.
 
     Examples
     --------
@@ -341,8 +341,9 @@ def _aa_values(values: np.ndarray, design: Design) -> np.ndarray:
     require_finite(values)
     if len(values) < 4:
         raise ValueError(f"{len(values)} users with values: a check needs at least 4")
-    if design == "paired" and len(values) > LARGE:
-        raise ValueError(f"{len(values)} users: pass a random sample of at most {LARGE} pairs")
+    if design == "paired" and len(values) > MOST_PAIRS:
+        told = f"pass a random sample of at most {MOST_PAIRS} pairs"
+        raise ValueError(f"{len(values)} users: {told}")
     if np.ptp(values) == 0 and (design == "split" or values[0] == 0):
         raise ValueError("all users have the same value: no test can say anything about these data")
     return values
