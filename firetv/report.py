@@ -430,8 +430,11 @@ def plot_sweep(
         levels = sorted(x.astype("str").unique())
         x = x.astype("str").map(levels.index)
         ax.set_xticks(range(len(levels)), levels)
-    elif x.min() > 0 and x.max() >= 100 * x.min():
-        ax.set_xscale("log")
+    else:
+        if x.min() > 0 and x.max() >= 100 * x.min():
+            ax.set_xscale("log")
+        ax.set_xticks(sorted(x.unique()), [f"{value:g}" for value in sorted(x.unique())])
+        ax.minorticks_off()
     # Side by side, lest the intervals of one line hide those of another.
     step = 0.4 / max(1, len(lines) - 1) if words else 0
     for number, line in enumerate(lines):

@@ -179,6 +179,9 @@ def compare(
             raise ValueError(f"{file}: is a folder. Name a file.")
         use_style()
         axes = plot_sweep(found.table, xlabel=found.by, ylabel=found.metric)
+        axes.set_title(
+            f"{found.metric} by {found.by}, with its intervals ({folder.resolve().name})"
+        )
         write_figure(axes.figure, file)
     typer.echo(_as_text(found.table, found.by))
     typer.echo(f"Drawn: {file}")

@@ -46,7 +46,7 @@ class MLflow:
             from mlflow import MlflowClient
         except ImportError as error:
             raise ValueError(
-                "MLflow is not installed. Install it: pip install 'firetv[mlflow]'."
+                "MLflow is not installed. Install it: pip install -e '.[mlflow]'."
             ) from error
         return MlflowClient(tracking_uri=self.uri)
 

@@ -332,4 +332,4 @@ def test_without_mlflow_the_extra_is_named(
     grid.write_text("rate: [0.1]\n")
     said = firetv("sweep", notebook, "--grid", grid, "--out", tmp_path / "out", "--mlflow", "x")
     assert said.exit_code == 2
-    assert "firetv[mlflow]" in said.output
+    assert ".[mlflow]" in said.output
