@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from firetv.models import ALS, BPR, EASE, ItemKNN, LightFM
 from firetv.ranking import Learner, Logit, Ranker
-from firetv.schema import DataError, Problem
+from firetv.schema import DataError, Problem, one_of
 from firetv.slate import Stage
 from firetv.weighting import Weighted
 
@@ -87,6 +88,18 @@ def blend(learner: Learner = BLEND_LOGIT, signals: Sequence[Stage] = ()) -> Rank
     """
     models = {name: packaged(name) for name in BLENDED}
     return Ranker(models, signals, learner, folds=8, rounds=1, head=100, most=4000)
+
+
+def base_model(name: str) -> Stage:
+    """Return what a recommender can have for its base: a packaged model, or ``blend``.
+
+    Raises
+    ------
+    ValueError
+        If the name is another; it lists those that there are.
+    """
+    made = {model: partial(packaged, model) for model in MODELS} | {"blend": blend}
+    return one_of(name, made, "base models")()
 
 
 def _studied(model: str) -> Traversable:

@@ -64,7 +64,7 @@ def score(
 def _trained(out: Path, data: Path | None, base: str) -> Path:
     """The recommender of a run, of an earlier start or trained now; its name has the base."""
     from firetv.data import load
-    from firetv.packaged import blend, packaged
+    from firetv.packaged import base_model
     from firetv.recommender import Recommender
 
     folder = out / f"recommender-{base}"
@@ -74,7 +74,7 @@ def _trained(out: Path, data: Path | None, base: str) -> Path:
     if (folder / "recommender.json").is_file():
         _check_same(folder, folder_of(data))
         return folder
-    stage = blend() if base == "blend" else packaged(base)
+    stage = base_model(base)
     Recommender.train(load(folder_of(data)), stage).save(folder)
     return folder
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from firetv.lists import Recommendations
     from firetv.moments import Clock, Context
     from firetv.recommender import Recommender
-    from firetv.slate import Stage
     from firetv.social import FriendBoost
 
 SECONDS_TO_END = 3  # for requests, when the server is stopped
@@ -70,10 +68,11 @@ def train(
     from firetv.artefacts import data_dir
     from firetv.data import load
     from firetv.moments import Clock
+    from firetv.packaged import base_model, read_parameters
     from firetv.recommender import Recommender
 
     with plain_errors(ValueError):
-        stage = _base(base, parameters)
+        stage = base_model(base) if parameters is None else read_parameters(parameters)
         boost = _context(context, strength, Clock(zone=zone, country=country))
         social = _friends(friends)
         folder = out or data_dir() / "recommender"
@@ -86,16 +85,6 @@ def train(
         typer.echo("friends were found not to help here, and count nothing", err=True)
     if recommender.context is not None and recommender.context.strength == 0:
         typer.echo("the moment was found not to help here, and counts nothing", err=True)
-
-
-def _base(name: str, parameters: Path | None) -> Stage:
-    from firetv.packaged import MODELS, blend, packaged, read_parameters
-    from firetv.schema import one_of
-
-    if parameters is not None:
-        return read_parameters(parameters)
-    made = {model: partial(packaged, model) for model in MODELS} | {"blend": blend}
-    return one_of(name, made, "base models")()
 
 
 def _context(mode: str, strength: float | None, clock: Clock) -> ContextBoost | None:

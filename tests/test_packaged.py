@@ -16,6 +16,7 @@ from firetv.packaged import (
     BLENDED,
     MODELS,
     WEIGHTS,
+    base_model,
     blend,
     packaged,
     packaged_values,
@@ -270,3 +271,9 @@ def test_the_blend_is_of_packaged_models() -> None:
     assert ranker.models == {name: packaged(name) for name in BLENDED}
     assert ranker.learner.nonnegative
     assert set(BLENDED) <= set(MODELS)
+
+
+def test_an_unknown_base_is_refused_with_those_that_there_are() -> None:
+    known = "use lightfm, ease, als, bpr, itemknn, blend"
+    with pytest.raises(ValueError, match=f"'svd' is not one of the base models: {known}"):
+        base_model("svd")

@@ -13,13 +13,13 @@ import uvicorn
 from conftest import make_rich_tables
 from typer.testing import CliRunner, Result
 
-from firetv import api, serving, tuning
+from firetv import api, tuning
 from firetv import packaged as module
 from firetv.cli import app
 from firetv.data import write_tables
 from firetv.lists import Newcomer
 from firetv.moments import Context
-from firetv.packaged import blend, packaged
+from firetv.packaged import base_model, blend, packaged
 from firetv.recommender import Recommender
 from firetv.storage import DOCUMENT
 
@@ -74,8 +74,8 @@ def described(made: Recommender) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", ["lightfm", "ease", "als", "bpr", "itemknn"])
 def test_base_models_are_the_packaged_ones(name: str) -> None:
-    assert serving._base(name, None) == packaged(name)
-    assert serving._base("blend", None) == blend()
+    assert base_model(name) == packaged(name)
+    assert base_model("blend") == blend()
 
 
 def test_a_blend_can_be_trained_and_asked(folder: Path, tmp_path: Path) -> None:
