@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from firetv.choices import Choices
 from firetv.data import Dataset, Tables
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+QUIET = (  # no GPU, no sandbox (of which a container has none), and nothing that calls home
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
 
 GENRES = ("Comedy", "Drama", "News", "Sci-Fi")
 
@@ -146,3 +156,15 @@ def make_rich_tables(users: int = 30, items: int = 40, events: int = 700) -> Tab
 @pytest.fixture(scope="session")
 def rich() -> Dataset:
     return Dataset.from_tables(make_rich_tables())
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium, if the machine has one."""
+    executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if executable is None:
+        pytest.skip(f"no browser: none of {', '.join(CHROMIUM)} is on PATH")
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=executable, args=QUIET)
+        yield found
+        found.close()
