@@ -12,10 +12,16 @@ from firetv.choices import Choices
 from firetv.data import Dataset, Tables
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-QUIET = (  # no GPU, no sandbox (of which a container has none), and nothing that calls home
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+# No GPU, no sandbox (of which a container has none), and nothing that calls home.
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 GENRES = ("Comedy", "Drama", "News", "Sci-Fi")
 
