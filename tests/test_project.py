@@ -90,6 +90,11 @@ def test_lock_names_no_index() -> None:
     assert not re.search(r"https?://", LOCK)  # not in a comment either
 
 
+def test_the_change_log_knows_the_version() -> None:
+    log = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## {re.escape(PROJECT['version'])}\b", log, flags=re.MULTILINE)
+
+
 def test_every_dependency_is_pinned() -> None:
     missing = {canonicalize_name(Requirement(text).name) for text in DEPENDENCIES} - pins().keys()
     assert not missing
