@@ -4,15 +4,16 @@
 # PYTHON=python3.12 make run   chooses the interpreter (3.11 or newer) for a new .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab notebooks full lock clean
+.PHONY: help run test lab explore notebooks full lock clean
 
 BIN := .venv/bin
 # Each stamp carries a checksum, is written last and lies in .venv: after a changed lock, a moved
 # checkout or an interrupted install the environment is made anew; otherwise it is reused.
 LOCKED := .venv/locked-$(shell { pwd; cat requirements.lock; } | cksum | cut -d ' ' -f 1)
 PROJECT := .venv/project-$(shell cksum < pyproject.toml | cut -d ' ' -f 1)
-# One BLAS thread for each of the processes that share the cores, or they wait for each other.
-FRESH := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1 FIRETV_REPORTS="$(CURDIR)/build/reports"
+# One BLAS thread for each of the processes that share the cores, or they wait for each other; and
+# bytecode is kept, whatever the machine's habit, since they all import the same modules.
+FRESH := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1 FIRETV_REPORTS="$(CURDIR)/build/reports"
 # Of the notebooks, those that take longest begin first, lest one of them be left to run alone.
 LONG := $(foreach n,04 06 03 07 05,$(wildcard notebooks/$(n)_*.ipynb))
 NOTEBOOKS := $(LONG) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb))
@@ -25,6 +26,7 @@ help: ## list the targets
 run: $(PROJECT) ## get the data, execute the notebooks, write reports/index.html
 	$(BIN)/firetv data movielens-100k
 	$(BIN)/firetv run $(NOTEBOOKS)
+	$(BIN)/firetv site
 
 test: $(PROJECT) ## lint, run the notebooks as tests, run the tests
 	rm -rf build/reports
@@ -37,6 +39,13 @@ test: $(PROJECT) ## lint, run the notebooks as tests, run the tests
 
 lab: $(PROJECT) ## open JupyterLab
 	$(BIN)/python -m jupyterlab
+
+# Only this machine is served, and nothing is fetched from elsewhere: voila.json says so.
+EXPLORER := $(CURDIR)/firetv/templates/explorer
+explore: $(PROJECT) ## open the explorer in a browser: notebook 09 as a page
+	$(BIN)/firetv data movielens-100k
+	JUPYTER_PATH="$(EXPLORER)" JUPYTER_CONFIG_PATH="$(EXPLORER)" TQDM_DISABLE=1 \
+		$(BIN)/python -m voila notebooks/09_explorer.ipynb
 
 notebooks: $(PROJECT) ## execute the notebooks and keep their outputs in notebooks/
 	$(BIN)/firetv data movielens-100k
@@ -54,7 +63,7 @@ lock: $(PROJECT) ## pin every dependency of pyproject.toml in requirements.lock
 		--generate-hashes --no-emit-index-url -o requirements.lock
 
 clean: ## remove pages, executed copies and caches; keep .venv and data
-	rm -rf build reports/*.html reports/*.ipynb .pytest_cache .ruff_cache
+	rm -rf build reports/*.html reports/*.ipynb reports/api .pytest_cache .ruff_cache
 
 # An interpreter on PATH may be there and still not run (a pyenv shim without its version), be too
 # old, or lack what a virtual environment needs: try each.

@@ -132,6 +132,26 @@ def run(
         typer.echo(f"Open {index}")
 
 
+@app.command("site")
+def write_pages(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of executed notebooks; reports by default.")
+    ] = None,
+) -> None:
+    """Write the cover, comparisons of sweeps, the API reference and the change log."""
+    import matplotlib
+
+    matplotlib.use("Agg")  # no window
+    from firetv.artefacts import reports_dir
+    from firetv.site import write_site
+
+    folder = out or reports_dir()
+    with plain_errors():
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} does not exist. Run the notebooks: firetv run")
+        typer.echo(f"Open {write_site(folder.resolve())}")
+
+
 @app.command()
 def tune(
     data: Folder = None,

@@ -1,15 +1,13 @@
-"""Runs of notebooks: parameters checked, executed by papermill, turned into pages.
+"""Runs of notebooks: parameters checked, executed by papermill, some at once.
 
 papermill only warns about a parameter that a notebook does not know, and reads ``007`` as 7:
-:func:`match_parameters` checks names and types first. Pages are written with the package's own
-templates, for nbconvert's fetch scripts: ours stand alone, with no script and no request.
+:func:`match_parameters` checks names and types first. Each run leaves its page.
 """
 
 from __future__ import annotations
 
 import ast
 import os
-import re
 import sys
 import time
 from collections import deque
@@ -26,26 +24,22 @@ import joblib
 import nbformat
 import papermill
 import yaml
-from bs4 import BeautifulSoup
-from jinja2 import Environment, PackageLoader
 from nbclient.exceptions import DeadKernelError
-from nbconvert import HTMLExporter
 from nbformat import NotebookNode
-from papermill.execute import ERROR_MARKER_TAG
-from pygments.formatters import HtmlFormatter
-from traitlets.config import Config
 
-from firetv.artefacts import Claim, load_artefact, project_root, reports_dir, write_whole
+from firetv.artefacts import project_root, reports_dir, write_whole
+from firetv.notebooks import (
+    NUMBERED,
+    NotebookError,
+    default_parameters,
+    duration_text,
+    failure,
+)
+from firetv.pages import write_index, write_page
 
-NUMBERED = "[0-9][0-9]_*.ipynb"
 # Kernels share the cores: more BLAS threads would wait for each other. Always the same number, so
 # that results do not depend on how many notebooks run at once.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-PARAMETER_TYPES = (bool, int, float, str, list, dict, type(None))  # what papermill can write
-
-
-class NotebookError(RuntimeError):
-    """A notebook that is unknown, was given wrong parameters, or failed while it ran."""
 
 
 # Parameters
@@ -90,41 +84,6 @@ def read_params(pairs: Iterable[str] = (), file: Path | None = None) -> dict[str
             raise NotebookError(f"parameter {pair!r}: expected name=value")
         params[name.strip()] = value
     return params
-
-
-def default_parameters(notebook: NotebookNode) -> dict[str, Any]:
-    """Read names and default values from a notebook's cell tagged ``parameters``.
-
-    Raises
-    ------
-    NotebookError
-        If a default is not a plain number, text, list, dictionary, True, False or None.
-    """
-    defaults: dict[str, Any] = {}
-    for cell in notebook.cells:
-        if "parameters" not in cell.metadata.get("tags", ()):
-            continue
-        for node in ast.parse(cell.source).body:
-            match node:
-                case (
-                    ast.Assign(targets=[ast.Name(id=name)], value=value)
-                    | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
-                ):
-                    defaults[name] = _literal(name, value)
-    return defaults
-
-
-def _literal(name: str, node: ast.expr) -> Any:  # noqa: ANN401
-    try:
-        value = ast.literal_eval(node)
-    except ValueError:
-        value = node
-    if not isinstance(value, PARAMETER_TYPES):
-        raise NotebookError(
-            f"parameter {name} = {ast.unparse(node)}: write the default out, as a number, text, "
-            "list, dictionary, True, False or None"
-        )
-    return value
 
 
 def _typed(value: Any, default: Any) -> Any:  # noqa: ANN401
@@ -357,7 +316,7 @@ def _run_all(runs: Sequence[_Run], jobs: int) -> None:
                     if error := future.exception():
                         waiting.clear()
                         failures.append(_explained(error, run))
-                    took = "failed" if error else _duration(time.monotonic() - begun)
+                    took = "failed" if error else duration_text(time.monotonic() - begun)
                     left = len(running) + len(waiting)
                     print(f"{run}: {took}{f', {left} to go' * (left > 0)}", file=sys.stderr)
         except KeyboardInterrupt:
@@ -392,26 +351,11 @@ def _execute(run: _Run) -> None:
         )
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
         write_page(executed)
-        failure = _failure(nbformat.read(executed, as_version=4))
-        raise NotebookError(f"{path.stem}: {failure}\nExecuted copy: {executed}") from error
+        stopped = failure(nbformat.read(executed, as_version=4))
+        raise NotebookError(f"{path.stem}: {stopped}\nExecuted copy: {executed}") from error
     write_page(executed)
     if run.keep:
         write_whole(path, nbformat.writes(clean_notebook(notebook)) + "\n")
-
-
-def _failure(notebook: NotebookNode) -> str | None:
-    """Name the cell at which an executed notebook stopped, if it did."""
-    for cell in notebook.cells:
-        if cell.cell_type != "code" or not cell.source.strip():
-            continue
-        lines = cell.source.strip().splitlines()
-        line = next((line for line in lines if not line.startswith("#")), lines[0])
-        for output in cell.outputs:
-            if output.output_type == "error":
-                return f"cell [{cell.execution_count}] `{line}`: {output.ename}: {output.evalue}"
-        if cell.execution_count is None:
-            return f"cell `{line}` did not finish: interrupted, or its kernel ran out of memory"
-    return None
 
 
 def clean_notebook(notebook: NotebookNode) -> NotebookNode:
@@ -440,131 +384,3 @@ def clean_notebook(notebook: NotebookNode) -> NotebookNode:
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     return nbformat.from_dict(dict(notebook) | {"cells": cells, "metadata": metadata})
-
-
-# Pages
-
-
-@dataclass(frozen=True)
-class Card:
-    """What the index says about one executed notebook."""
-
-    name: str
-    title: str
-    seconds: float | None
-    parameters: Mapping[str, Any]
-    failure: str | None
-    claims: Sequence[Claim]
-    thumbnail: str | None
-
-
-def write_page(executed: Path) -> Path:
-    """Turn an executed notebook into one HTML page that needs nothing else.
-
-    Parameters
-    ----------
-    executed : Path
-        The executed notebook.
-
-    Returns
-    -------
-    Path
-        The page, beside it.
-    """
-    config = Config()
-    config.NbConvertBase.display_data_priority = [
-        "text/html",
-        "text/markdown",
-        "image/png",
-        "image/jpeg",
-        "text/plain",
-    ]
-    exporter = HTMLExporter(
-        config=config,
-        extra_template_paths=[str(Path(__file__).parent / "templates")],
-        template_file="cells.html.j2",
-    )
-    notebook = nbformat.read(executed, as_version=4)
-    notebook.cells = [
-        cell for cell in notebook.cells if ERROR_MARKER_TAG not in cell.metadata.get("tags", ())
-    ]
-    cells, _ = exporter.from_notebook_node(notebook)
-    headings = [
-        (heading["id"], heading.get_text().removesuffix("¶"))
-        for heading in BeautifulSoup(cells, "html.parser").select("h2[id]")
-    ]
-    page = _templates().get_template("notebook.html.j2")
-    text = page.render(
-        name=executed.stem,
-        title=_title(notebook) or executed.stem,
-        failure=_failure(notebook),
-        seconds=_seconds(notebook),
-        headings=headings,
-        cells=cells,
-        code_style=_code_style(),
-    )
-    return write_whole(executed.with_suffix(".html"), text)
-
-
-def write_index(folder: Path) -> Path:
-    """Write ``index.html``: a card for each executed notebook of a folder."""
-    cards = [_card(path) for path in sorted(folder.glob(NUMBERED))]
-    page = _templates().get_template("index.html.j2")
-    return write_whole(folder / "index.html", page.render(cards=cards))
-
-
-def _card(executed: Path) -> Card:
-    notebook = nbformat.read(executed, as_version=4)
-    injected = notebook.metadata.get("papermill", {}).get("parameters", {})
-    failure = _failure(notebook)
-    # A failed run's artefact, if there is one, is from an earlier run.
-    found = failure is None and executed.with_suffix(".json").is_file()
-    return Card(
-        name=executed.stem,
-        title=_title(notebook) or executed.stem,
-        seconds=_seconds(notebook),
-        parameters=default_parameters(notebook) | injected,
-        failure=failure,
-        claims=load_artefact(executed.stem, executed.parent).claims if found else (),
-        thumbnail=_first_figure(notebook),
-    )
-
-
-def _title(notebook: NotebookNode) -> str | None:
-    """Return the notebook's question: its first top heading."""
-    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    heading = re.search(r"^# +(.+?) *$", text, flags=re.MULTILINE)
-    return heading[1] if heading else None
-
-
-def _first_figure(notebook: NotebookNode) -> str | None:
-    """Return the first PNG among the outputs, as base64."""
-    outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
-    images = (output.get("data", {}).get("image/png") for output in outputs)
-    return next((image.replace("\n", "") for image in images if image), None)
-
-
-def _seconds(notebook: NotebookNode) -> float | None:
-    return notebook.metadata.get("papermill", {}).get("duration")
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _templates() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("firetv"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"duration": _duration, "repr": repr}
-    return environment
-
-
-def _code_style() -> str:
-    """Return the style sheet of highlighted code, for light and dark themes."""
-    light, dark = (
-        HtmlFormatter(style=style).get_style_defs(".highlight")
-        for style in ("default", "github-dark")
-    )
-    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"

@@ -58,7 +58,7 @@ PERSONAL = {
 
 @dataclass(frozen=True)
 class Newest:
-    """The README's example of a model of one's own."""
+    """A model of somebody's own, in as few lines as it takes."""
 
     weight: float = 1.0
 

@@ -1,9 +1,8 @@
-"""Artefacts, figures and executed notebooks, with a tiny notebook in a project of its own."""
+"""Artefacts, figures and runs of notebooks, with a tiny notebook in a project of its own."""
 
 import base64
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -21,15 +20,6 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from scipy import sparse
 
 from firetv import report, runs
-
-REQUEST = re.compile(
-    r"""<(?:script|iframe|object|embed)\b
-    | <link\b
-    | \bsrc(?:set)?\s*=\s*(?!["']?data:)
-    | @import
-    | url\(""",
-    flags=re.VERBOSE | re.IGNORECASE,
-)
 
 DEFAULTS = """\
 dataset = "toy"  # folder of data
@@ -370,7 +360,7 @@ def test_a_pair_needs_a_name_and_a_value() -> None:
         runs.read_params(["epochs"])
 
 
-# Runs and pages
+# Runs
 
 
 def test_notebooks_are_found_by_number_name_or_path(
@@ -390,36 +380,8 @@ def test_a_run_leaves_copy_page_and_artefact(executed: Path) -> None:
     assert notebook.cells[-1].execution_count == 4  # the injected parameters are one cell
     loaded = report.load_artefact("01_toy", executed)
     assert loaded.params == {"rate": 0.1, "mode": "007"}
-    assert (executed / "01_toy.html").is_file()
-
-
-def test_a_page_shows_prose_code_table_and_figure(executed: Path) -> None:
-    page = (executed / "01_toy.html").read_text(encoding="utf-8")
-    assert "<title>Does EASE win?</title>" in page
-    assert '<a href="#Result">Result</a>' in page
-    assert page.count("<details") == 5  # four code cells and the contents
-    assert page.count('<table border="1" class="dataframe"') == 1
-    assert page.count("data:image/png;base64,") == 1
-
-
-def test_pages_request_nothing(executed: Path) -> None:
-    pages = sorted(executed.glob("*.html"))
-    assert [page.stem for page in pages] == ["01_toy", "02_broken", "index"]
-    for page in pages:
-        text = page.read_text(encoding="utf-8")
-        assert REQUEST.findall(text) == []
-        assert "default-src 'none'" in text
-    assert REQUEST.search('<img src="https://example.org/a.png">')  # the pattern can fail
-
-
-def test_the_index_has_a_card_per_notebook(executed: Path) -> None:
-    page = (executed / "index.html").read_text(encoding="utf-8")
-    assert page.count('<article class="card">') == 2
-    assert "Does EASE win?" in page
-    assert "EASE beats &lt;chance&gt;" in page
-    assert "0.020 [0.010, 0.030]" in page
-    assert "mode = &#39;007&#39;" in page
-    assert "data:image/png;base64," in page
+    pages = sorted(path.stem for path in executed.glob("*.html"))
+    assert pages == ["01_toy", "02_broken", "index"]
 
 
 def test_a_failure_is_on_its_page_and_on_the_index(executed: Path) -> None:
@@ -428,6 +390,7 @@ def test_a_failure_is_on_its_page_and_on_the_index(executed: Path) -> None:
         assert "This run failed: cell [2] `x = [1][mode == " in page
     copy = nbformat.read(executed / "02_broken.ipynb", as_version=4)
     assert any(output.ename == "IndexError" for output in copy.cells[-1].outputs)
+    assert "mode = &#39;007&#39;" in page  # of the other run, on the index
 
 
 def test_inline_figures_name_no_software(executed: Path) -> None:
