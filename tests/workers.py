@@ -6,6 +6,7 @@ They are started as anybody starts them, with the commands of Dask.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -52,6 +53,7 @@ def two_workers(folder: Path, *options: str) -> Iterator[str]:
                     env=environment,
                     stdout=log,
                     stderr=log,
+                    start_new_session=True,
                 )
             running.append(started)
             wait_for(address.is_file)
@@ -59,11 +61,6 @@ def two_workers(folder: Path, *options: str) -> Iterator[str]:
             client.wait_for_workers(2, timeout=PATIENCE)
             yield client.scheduler.address
     finally:
-        for process in reversed(running):
-            process.terminate()
-        for process in reversed(running):
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:  # a nanny may wait for the worker it just restarted
-                process.kill()
-                process.wait(timeout=PATIENCE)
+        for process in running:  # nannies and their workers: none has anything to finish
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(timeout=PATIENCE)
