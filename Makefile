@@ -4,7 +4,7 @@
 # PYTHON=python3.12 make run   chooses the interpreter (3.11 or newer) for a new .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab explore notebooks full lock clean
+.PHONY: help run test lab explore notebooks full lock audit clean
 
 BIN := .venv/bin
 # Each stamp carries a checksum, is written last and lies in .venv: after a changed lock, a moved
@@ -61,6 +61,11 @@ lock: $(PROJECT) ## pin every dependency of pyproject.toml in requirements.lock
 	$(PIP) install --upgrade --target .venv/uv uv
 	.venv/uv/bin/uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url -o requirements.lock
+
+audit: $(PROJECT) ## look every pin up among known vulnerabilities (needs the open web)
+	$(PIP) install --upgrade --target .venv/pip-audit pip-audit
+	PYTHONPATH=.venv/pip-audit $(BIN)/python -m pip_audit --strict --disable-pip --require-hashes \
+		-r requirements.lock
 
 clean: ## remove pages, executed copies and caches; keep .venv and data
 	rm -rf build reports/*.html reports/*.ipynb reports/api .pytest_cache .ruff_cache

@@ -109,14 +109,16 @@ def _causes(
     """Name the strongest parts of each item, or nothing where all are negligible."""
     moment = step.moments(requests).iloc[0]
     known = {f"{PREFIX}{each.dimension}": each for each in step.multipliers}
+    lifts = {name: _lifts(known[name], moment) for name in parts if name in known}
     names, logs = list(parts), np.stack(list(parts.values()), axis=1)
     causes = []
     for item, row in zip(items, logs, strict=True):
         strongest = np.argsort(-np.abs(row), kind="stable")[:MOST_CAUSES]
+        shares = _shares(step, item)
         told = [
             f"watched in similar moments ×{np.exp(row[part]):.2f}"
             if names[part] == JOINT
-            else _cause(known[names[part]], moment, row[part], _shares(step, item))
+            else _cause(known[names[part]], moment, lifts[names[part]], row[part], shares)
             for part in strongest
             if abs(row[part]) >= NEGLIGIBLE
         ]
@@ -124,26 +126,38 @@ def _causes(
     return causes
 
 
-def _shares(step: ContextStep, item: int) -> pd.Series:
+def _lifts(each: Multipliers, moment: pd.Series) -> dict[str, tuple[float, float, float]]:
+    """By attribute, what a value of the context does to it: ``log_lift``, ``low`` and ``n``."""
+    of_value = each.reasons[each.reasons["value"] == moment[each.dimension]]
+    rows = of_value[["attribute", "log_lift", "low", "n"]].itertuples(index=False, name=None)
+    return {attribute: rest for attribute, *rest in rows}
+
+
+def _shares(step: ContextStep, item: int) -> dict[str, float]:
     """Attributes that an item has, each with its share of the family."""
     row = step.attributes.matrix[[item]]
-    return pd.Series(row.data, [step.attributes.names[column] for column in row.indices])
+    names = (step.attributes.names[column] for column in row.indices)
+    return dict(zip(names, row.data.tolist(), strict=True))
 
 
-def _cause(each: Multipliers, moment: pd.Series, log: float, shares: pd.Series) -> str:
+def _cause(
+    each: Multipliers,
+    moment: pd.Series,
+    lifts: Mapping[str, tuple[float, float, float]],
+    log: float,
+    shares: Mapping[str, float],
+) -> str:
     """Tell one part: ``morning: News ×1.60``, and the count where it was learned."""
-    value = moment[each.dimension]
-    reasons = each.reasons[each.reasons["value"] == value].set_index("attribute")
-    reasons = reasons[reasons.index.isin(shares.index)]
     # What works against the part cannot be its reason, however strong it is.
-    push = (reasons["log_lift"] * shares.reindex(reasons.index) * np.sign(log)).clip(lower=0)
-    strongest = reasons[(push > 0) & np.isclose(push, push.max())]
-    spoken = _spoken(each.dimension, value)
-    if strongest.empty:  # a lift of the item's or the user's own
+    push = {name: lifts[name][0] * shares[name] * np.sign(log) for name in lifts if name in shares}
+    most = max(push.values(), default=0.0)
+    strongest = [name for name, by in push.items() if by > 0 and np.isclose(by, most)]
+    spoken = _spoken(each.dimension, moment[each.dimension])
+    if not strongest:  # a lift of the item's or the user's own
         return f"{spoken} ×{np.exp(log):.2f}"
-    learned = strongest["low"].notna().any()
-    count = f" (n = {strongest['n'].iloc[0]})" if learned else ""
-    return f"{spoken}: {', '.join(map(_label, strongest.index))} ×{np.exp(log):.2f}{count}"
+    learned = any(pd.notna(lifts[name][1]) for name in strongest)
+    count = f" (n = {lifts[strongest[0]][2]})" if learned else ""
+    return f"{spoken}: {', '.join(map(_label, strongest))} ×{np.exp(log):.2f}{count}"
 
 
 def _label(attribute: str) -> str:
