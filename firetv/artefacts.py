@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from firetv.writing import write_whole
+
 RESULT_COLUMNS = ("section", "model", "split", "metric", "value", "low", "high", "n", "seeds")
 RESULT_KEY = ["section", "model", "split", "metric"]
 DATA_KEYS = ("name", "rows", "checksum")
@@ -56,18 +58,6 @@ def reports_dir() -> Path:
         ``FIRETV_REPORTS`` (a relative path counts from the project's root), else ``reports``.
     """
     return project_root() / (os.environ.get("FIRETV_REPORTS") or "reports")
-
-
-def write_whole(path: Path, content: str | bytes) -> Path:
-    """Write a file whole or not at all, its folder included."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 # Artefacts

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,13 +23,13 @@ import pyarrow.parquet as pq
 from distributed import Client
 from threadpoolctl import threadpool_limits
 
-from firetv.artefacts import write_whole
 from firetv.cluster import check, run_tasks
 from firetv.lists import Newcomer, Recommendations
 from firetv.recommender import LONGEST, Recommender
 from firetv.schema import DataError, Problem
 from firetv.slate import CHUNK_CELLS, EMPTY
 from firetv.storage import read_document
+from firetv.writing import write_whole
 
 RECORD, LISTS = "score.json", "lists"
 CHUNKS = 4  # of a part: some seconds of work
@@ -157,8 +158,9 @@ def score(
         label="scoring",
         unit="part",
     )
-    for number, future in tasks:
-        rows[number] = future.result()
+    with closing(tasks):  # after a failure the rest is cancelled while the client is there
+        for number, future in tasks:
+            rows[number] = future.result()
     for left in (out / LISTS).glob(".part-*.parquet.*"):  # of workers that died as they wrote
         left.unlink(missing_ok=True)
     return Scored(out / LISTS, batch.users, sum(rows.values()), batch.partitions, reused)

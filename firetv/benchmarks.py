@@ -30,10 +30,11 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from firetv.artefacts import RESULT_COLUMNS, write_whole
+from firetv.artefacts import RESULT_COLUMNS
 from firetv.schema import DataError, Problem
 from firetv.sources import cache_folder
 from firetv.steps import BLAS
+from firetv.writing import write_whole
 
 PEER_SCRIPTS = Path(__file__).with_name("peer_scripts")
 CHUNK = 1024  # users whose scores of all items are held at once

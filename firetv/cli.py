@@ -12,6 +12,7 @@ import typer
 
 from firetv import people, scaling, serving
 from firetv.options import Folder, Length, Seed, folder_of, plain_errors
+from firetv.writing import write_whole
 
 if TYPE_CHECKING:
     from firetv.tuning import Tuned
@@ -185,7 +186,7 @@ def tune(
     seed: Seed = 0,
 ) -> None:
     """Search hyperparameters on a validation part; a study that was cut short is gone on with."""
-    from firetv.artefacts import data_dir, write_whole
+    from firetv.artefacts import data_dir
     from firetv.data import load
     from firetv.tuning import Search
     from firetv.tuning import tune as tune_model

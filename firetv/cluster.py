@@ -51,7 +51,7 @@ def connect(scheduler: str | None = None) -> Iterator[Client]:
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",  # any free port: several clusters may be there
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,  # what a task raises is told by its future
         )
         with local, Client(local) as client:
             yield client

@@ -14,7 +14,16 @@ from typing import Any
 
 import pandas as pd
 
-from firetv.schema import DIMENSIONS, EVENT_TABLES, RESERVED, SCHEMAS, DataError, Problem, to_text
+from firetv.schema import (
+    DIMENSIONS,
+    EVENT_TABLES,
+    RESERVED,
+    SCHEMAS,
+    DataError,
+    Problem,
+    brief,
+    to_text,
+)
 from firetv.yaml_files import quote, read_yaml, sections
 
 FILE = "columns.yaml"
@@ -113,7 +122,7 @@ def read_columns(path: Path, tables: Mapping[str, pd.DataFrame | None]) -> Colum
             problems.append(Problem(place, "", reason, remedy))
         elif tables[name] is not None:
             said = {str(column): kind for column, kind in (lines or {}).items()}
-            found[name] = {column: str(kind) for column, kind in said.items()}
+            found[name] = {column: kind for column, kind in said.items() if isinstance(kind, str)}
             faults = _faults(name, said, tables)
             problems += [Problem(f"{place}/{column}", "", *why) for column, *why in faults]
     if problems:
@@ -127,12 +136,12 @@ def _faults(
     """Columns of a table that cannot be what is said of them: why, and what to do."""
     table = tables[name]
     targets, kinds = _targets(name, tables), _kinds(name, tables)
-    final = [str(said.get(column, column)) for column in table.columns]
-    count = Counter(target for target in final if target in targets)
-    given = Counter(str(kind) for kind in said.values())
+    final = [said.get(column, column) for column in table.columns]
+    count = Counter(target for target in final if isinstance(target, str) and target in targets)
+    given = Counter(kind for kind in said.values() if isinstance(kind, str))
     for column, kind in said.items():
         if column not in table:
-            yield column, "is no column of the table", f"It has {', '.join(table.columns)}."
+            yield column, "is no column of the table", f"It has {brief(', '.join(table.columns))}."
         elif kind in kinds:
             if kind != IGNORE and column in targets:
                 yield column, "is a column of the schema", f"Leave it out, or write {IGNORE}."

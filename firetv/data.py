@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -16,7 +15,7 @@ import pandas as pd
 from scipy import sparse
 
 from firetv import columns as mappings
-from firetv.files import read_file
+from firetv.files import MANIFEST, is_whole, read_file, replacing
 from firetv.schema import EVENT_TABLES, SCHEMAS, DataError, Problem, check_references, check_table
 from firetv.streams import IDS, CodedTable, ParquetTable, open_table, part_files
 
@@ -108,6 +107,9 @@ class _Raw:
         """Read a folder; with `stream`, large tables in Parquet are opened, but not read."""
         if not folder.is_dir():
             raise DataError(Problem(str(folder), "", "is not a folder", "Name a folder of tables."))
+        if not is_whole(folder):
+            reason = "holds some of the tables that were being written when a process was stopped"
+            raise DataError(Problem(str(folder), "", reason, "Write them again."))
         raw, where, problems = {}, {}, []
         files = _table_files(folder)
         for name, paths in files.items():
@@ -176,7 +178,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     DataError
         If ``manifest.json`` is not a JSON object, or what it says of columns has another form.
     """
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     if not path.is_file():
         return {"name": folder.name}
     remedy = "Repair it, or remove it: it is optional."
@@ -193,7 +195,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:
-    if path.name.endswith(".parquet.tmp"):
+    if path.suffix == ".parquet":
         table.to_parquet(path, index=False)
         return
     if "genres" in table:
@@ -208,8 +210,8 @@ def write_tables(
 ) -> None:
     """Validate tables and write them to a folder, with ``manifest.json`` last.
 
-    Every file is written under a temporary name first, and renamed when all are complete: whatever
-    fails before that leaves the folder as it was. CSV keeps timestamps to the second.
+    Files move to their places when all are complete; see :func:`~firetv.files.replacing`. CSV
+    keeps timestamps to the second.
 
     Raises
     ------
@@ -228,21 +230,12 @@ def write_tables(
         names = ", ".join(sorted(path.name for path in strays))
         remedy = "Remove them, or choose another folder."
         raise DataError(Problem(str(folder), "", f"already holds other tables: {names}", remedy))
-    folder.mkdir(parents=True, exist_ok=True)
     rows = {name: len(table) for name, table in checked.items()}
-    manifest = folder / "manifest.json"
     text = json.dumps({**tables.manifest, "rows": rows}, indent=2, ensure_ascii=False) + "\n"
-    written = {target: target.with_name(f"{target.name}.tmp") for target in targets.values()}
-    written[manifest] = folder / "manifest.json.tmp"
-    try:
+    with replacing(folder) as partial:
         for name, table in checked.items():
-            _write_table(table, written[targets[name]])
-        written[manifest].write_text(text, "utf-8")
-        for target, temporary in written.items():
-            os.replace(temporary, target)
-    finally:
-        for temporary in written.values():
-            temporary.unlink(missing_ok=True)
+            _write_table(table, partial / targets[name].name)
+        (partial / MANIFEST).write_text(text, "utf-8")
 
 
 @dataclass(frozen=True)

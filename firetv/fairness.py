@@ -338,9 +338,8 @@ class Nash:
 
 def ideal_gain(expected: np.ndarray, k: int) -> np.ndarray:
     """Discounted gain of a list of k that starts with as many hits, at least one, float32."""
-    discounts = 1 / np.log2(2 + np.arange(k))
-    gains = np.cumsum(discounts)
-    return np.interp(expected, np.arange(1, k + 1), gains).astype(np.float32)
+    places = np.arange(max(k, 1))
+    return np.interp(expected, 1 + places, np.cumsum(1 / np.log2(2 + places))).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -393,11 +392,11 @@ class ParetoLevels:
         Whatever beats a candidate for everybody is drawn whenever it is: only these need comparing.
         """
         met = panel.masked(often)
-        first = best(met, max(k, int((often > 0).sum(axis=1).max(initial=0))))
+        first = best(met, max(k, 1, int((often > 0).sum(axis=1).max(initial=0))))
         there = np.take_along_axis(met, first, axis=1) > 0
         opinions = np.where(there[:, None], at(panel.opinions, first), np.float32(-np.inf))
         beaten = np.where(there, dominators(opinions), first.shape[1])
-        last = min(k, beaten.shape[1]) - 1
+        last = min(max(k, 1), beaten.shape[1]) - 1
         most = np.partition(beaten, last, axis=1)[:, [last]]
         marked = np.zeros(often.shape, bool)
         np.put_along_axis(marked, first, (beaten <= most) & there, axis=1)

@@ -1,15 +1,25 @@
-"""One table from one file, CSV or Parquet, all of it."""
+"""Files of a data folder: one table read from one of them, and all of them written as one."""
 
 from __future__ import annotations
 
+import gzip
+import os
+import shutil
 import warnings
-import zlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pyarrow import parquet
 
-from firetv.schema import DataError, Problem
+from firetv.schema import DataError, Problem, check_names, unreadable
+from firetv.writing import naming
+
+BLOCK = 1 << 20  # bytes of a file looked at together
+LONGEST_LINE = 64 * BLOCK  # more, such as a file of one byte repeated, would only fill the memory
+MANIFEST, PARTIAL, MOVING = "manifest.json", ".partial", ".moving"
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -20,14 +30,43 @@ def _read_csv(path: Path) -> pd.DataFrame:
         "encoding": "utf-8-sig",
         "index_col": False,  # else a trailing comma would shift every column
     }
+    _check_bytes(path)
     header = pd.read_csv(path, header=None, nrows=1, **options).iloc[0]
-    repeated = header[header.duplicated()].dropna().unique()
-    if len(repeated):
-        remedy = "Remove or rename the copy."
-        raise DataError(Problem(path.name, ", ".join(repeated), "column is there twice", remedy))
+    check_names(header.dropna(), path.name)
     with warnings.catch_warnings():  # pandas would drop cells beyond the header with a warning
         warnings.simplefilter("error", pd.errors.ParserWarning)
         return pd.read_csv(path, **options)
+
+
+def _check_bytes(path: Path) -> None:
+    """Refuse what is no text, before pandas makes something of it."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    lines, length = 1, 0
+    with opened(path, "rb") as file:
+        while block := file.read(BLOCK):
+            if (nul := block.find(b"\0")) >= 0:
+                lines += block.count(b"\n", 0, nul)
+                reason = f"is not UTF-8 text (a NUL byte in line {lines:,})"
+                raise DataError(Problem(path.name, "", reason, "Save the file as UTF-8."))
+            end = max(block.rfind(b"\n"), block.rfind(b"\r"))
+            lines += block.count(b"\n")
+            length = length + len(block) if end < 0 else len(block) - end
+            if length > LONGEST_LINE:
+                reason = f"has a line of more than {LONGEST_LINE >> 20} MB (line {lines:,})"
+                raise DataError(Problem(path.name, "", reason, "Repair the file."))
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        with path.open("rb") as file:
+            check_names(parquet.read_schema(file).names, path.name)
+            table = parquet.read_table(file)
+        table.validate(full=True)  # of text, which pandas would take as it is
+        return table.to_pandas()
+    except DataError:
+        raise
+    except Exception as error:  # of a damaged file, libraries raise all kinds
+        raise unreadable(path.name, error) from error
 
 
 def read_file(path: Path) -> pd.DataFrame:
@@ -38,8 +77,11 @@ def read_file(path: Path) -> pd.DataFrame:
     DataError
         If it cannot be read: why, and what to do.
     """
+    if not path.is_file():  # but a folder, a pipe or a link to nothing
+        remedy = "Put a file in its place, or remove it."
+        raise DataError(Problem(path.name, "", "is not a file", remedy))
     try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+        return _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     except DataError:
         raise
     except pd.errors.EmptyDataError:
@@ -48,7 +90,50 @@ def read_file(path: Path) -> pd.DataFrame:
         reason, remedy = f"is not UTF-8 text ({error.reason})", "Save the file as UTF-8."
     except pd.errors.ParserWarning:
         reason, remedy = "has rows longer than its header", "Remove commas at the ends of lines."
-    except (pd.errors.ParserError, ValueError, OSError, EOFError, zlib.error) as error:
-        first_line = str(error).splitlines()[0]
-        reason, remedy = f"cannot be read: {first_line}", "Repair the file or export it again."
+    except Exception as error:  # pandas', and those of gzip
+        raise unreadable(path.name, error) from error
     raise DataError(Problem(path.name, "", reason, remedy))
+
+
+@contextmanager
+def replacing(folder: Path, owned: Collection[str] = ()) -> Iterator[Path]:
+    """Give a folder to write files to, which then move to another, the manifest last.
+
+    Whatever fails before they move leaves the other folder as it was. A process that is killed as
+    they move leaves a mark, so that nobody reads the mixture: see :func:`is_whole`.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if absent.
+    owned : collection of str
+        Names of files that are removed from it where no new one takes their place.
+
+    Raises
+    ------
+    OSError
+        If something cannot be written; the error names a file or `folder`.
+    """
+    partial, mark = folder / PARTIAL, folder / MOVING
+    with naming(folder):
+        if partial.exists():
+            shutil.rmtree(partial)  # of a process that was killed
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            mark.touch()
+        except BaseException:
+            shutil.rmtree(partial)
+            raise
+        names = sorted(os.listdir(partial), key=lambda name: (name == MANIFEST, name))
+        for name in {*owned} - {*names}:
+            (folder / name).unlink(missing_ok=True)
+        for name in names:
+            os.replace(partial / name, folder / name)
+        partial.rmdir()
+        mark.unlink()
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether nobody was stopped as files moved to a folder, see :func:`replacing`."""
+    return not (folder / MOVING).exists()

@@ -6,7 +6,8 @@ help, a mistyped option and a shell's completion do not wait for pandas.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +35,23 @@ Festival = Annotated[str | None, typer.Option(help="Such as Christmas.")]
 Companion = Annotated[str | None, typer.Option(help="Such as family.")]
 NOON, ANY_DAY = datetime(2001, 1, 1, 12), datetime(2001, 1, 1)
 
+_ROOM = "Free some space, or name another folder, and run again."
+_RIGHTS = "Name a folder that you may write to, or change its permissions."
+_NAME = "Check the name."
+REMEDIES: Mapping[int, str] = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: _ROOM,
+    errno.EROFS: _RIGHTS,
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.ENOENT: _NAME,
+    errno.ENOTDIR: _NAME,
+    errno.EISDIR: _NAME,
+    errno.EEXIST: _NAME,
+}
+"""What to do about an error of the operating system, by its number."""
+
 
 @contextmanager
 def plain_errors(*more: type[Exception]) -> Iterator[None]:
@@ -42,9 +60,19 @@ def plain_errors(*more: type[Exception]) -> Iterator[None]:
 
     try:
         yield
+    except BrokenPipeError:  # who reads what is printed has seen enough: typer ends in silence
+        raise
     except (DataError, OSError, *more) as error:
-        typer.secho(str(error), err=True, fg=typer.colors.RED)
+        typer.secho(_said(error), err=True, fg=typer.colors.RED)
         raise typer.Exit(2) from error
+
+
+def _said(error: Exception) -> str:
+    """An error as a line: of the operating system's, which file, what is wrong, and a remedy."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"{where}{error.strerror}. {REMEDIES.get(error.errno, '')}".rstrip()
 
 
 def instant_of(time: datetime | None, date: datetime | None, zone: str) -> datetime | None:

@@ -21,7 +21,7 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 import firetv
-from firetv.artefacts import Claim, load_artefact, write_whole
+from firetv.artefacts import Claim, load_artefact
 from firetv.cover import FULL, answers, headlines
 from firetv.notebooks import (
     NUMBERED,
@@ -32,6 +32,7 @@ from firetv.notebooks import (
     question,
     run_seconds,
 )
+from firetv.writing import write_whole
 
 TEMPLATES = Path(__file__).parent / "templates"
 # What may stand beside the notebooks' pages, and what the index calls it.

@@ -99,15 +99,15 @@ def context(
         request = forget(request, hour=time is None, day=date is None)
         before, after, step = before_and_after(LightFM(seed=seed), boost, dataset, request)
         moved = moves(before, after, step, dataset, k)
-    for caveat in caveats(after, step, dataset):
-        typer.echo(caveat, err=True)
-    if as_json:
-        typer.echo(moved.to_json(orient="records", force_ascii=False, indent=2))
-    else:
-        still = stillness(moved, boost, step)
-        typer.echo(
-            "\n\n".join(filter(None, (headline(request, boost, step), as_text(moved), still)))
-        )
+        for caveat in caveats(after, step, dataset):
+            typer.echo(caveat, err=True)
+        if as_json:
+            typer.echo(moved.to_json(orient="records", force_ascii=False, indent=2))
+        else:
+            still = stillness(moved, boost, step)
+            typer.echo(
+                "\n\n".join(filter(None, (headline(request, boost, step), as_text(moved), still)))
+            )
 
 
 @app.command()
@@ -170,14 +170,14 @@ def notifications(
                 past, step, interest, users, moment, start, policy, deliveries, clock=clock
             )
             deliver(found, (json_lines if as_json else table)(sys.stdout), deliveries)
-    caveat = _friends_caveat(dataset)
-    if caveat:
-        typer.echo(caveat, err=True)
-    for name in dict.fromkeys(user):
-        typer.echo(f"{f'{name}: ' * (users.size > 1)}{found.of(name)}", err=True)
-    if found.dropped["reason"].eq(QUIET).any():
-        local = moment.tz_convert(zone)
-        typer.echo(f"It is {local:%H:%M} in {zone}: try another --now, or --zone.", err=True)
+        caveat = _friends_caveat(dataset)
+        if caveat:
+            typer.echo(caveat, err=True)
+        for name in dict.fromkeys(user):
+            typer.echo(f"{f'{name}: ' * (users.size > 1)}{found.of(name)}", err=True)
+        if found.dropped["reason"].eq(QUIET).any():
+            local = moment.tz_convert(zone)
+            typer.echo(f"It is {local:%H:%M} in {zone}: try another --now, or --zone.", err=True)
 
 
 @app.command()
@@ -278,14 +278,14 @@ def group(
         views = step.views(slate, lists)
         there = views.drop_duplicates("member")["user"].to_numpy()
         told = table(lists, views, names_of(dataset, there), dataset, stage.strategy)
-    if kids and not step.suitable.child[there].any():
-        typer.echo("nobody here is known to be a child: --kids changes nothing", err=True)
-    if as_json:
-        rows = records(told, lists, views, dataset)
-        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
-    else:
-        words = headline(request, boost, _last(step.member)) if boost else ""
-        typer.echo(as_text(told, views, strategy, words, unseen))
+        if kids and not step.suitable.child[there].any():
+            typer.echo("nobody here is known to be a child: --kids changes nothing", err=True)
+        if as_json:
+            rows = records(told, lists, views, dataset)
+            typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        else:
+            words = headline(request, boost, _last(step.member)) if boost else ""
+            typer.echo(as_text(told, views, strategy, words, unseen))
 
 
 def _last(step: Step) -> Step:

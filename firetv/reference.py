@@ -20,8 +20,9 @@ import pdoc.render
 from jinja2 import Template
 
 import firetv
-from firetv.artefacts import project_root, write_whole
+from firetv.artefacts import project_root
 from firetv.pages import TEMPLATES, code_style, render
+from firetv.writing import write_whole
 
 ROW = re.compile(r"\| (?P<modules>`\w+`(?:[,;] `\w+`)*) \| .+ \|")
 

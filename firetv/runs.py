@@ -27,7 +27,7 @@ import yaml
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 
-from firetv.artefacts import project_root, reports_dir, write_whole
+from firetv.artefacts import project_root, reports_dir
 from firetv.notebooks import (
     NUMBERED,
     NotebookError,
@@ -36,6 +36,7 @@ from firetv.notebooks import (
     failure,
 )
 from firetv.pages import write_index, write_page
+from firetv.writing import naming, write_whole
 
 # Kernels share the cores: more BLAS threads would wait for each other. Always the same number, so
 # that results do not depend on how many notebooks run at once.
@@ -337,22 +338,28 @@ def _explained(error: BaseException, run: _Run) -> BaseException:
 def _execute(run: _Run) -> None:
     """Run one notebook with papermill; write its executed copy and its page."""
     path, executed = run.path, run.folder / run.path.name
+    partial = executed.with_name(f".{executed.name}")  # papermill writes it anew after each cell
     bar = {"desc": str(run), "leave": False, "disable": None if run.bar else True}
     try:
-        notebook = papermill.execute_notebook(
-            path,
-            executed,
-            parameters=dict(run.parameters),
-            kernel_name="python3",  # this environment, whatever the notebook was saved with
-            language="python",
-            cwd=project_root(),
-            extra_arguments=["--log-level=CRITICAL"],  # sockets and shutdown are no news
-            progress_bar=bar,
-        )
+        with naming(executed):
+            notebook = papermill.execute_notebook(
+                path,
+                partial,
+                parameters=dict(run.parameters),
+                kernel_name="python3",  # this environment, whatever the notebook was saved with
+                language="python",
+                cwd=project_root(),
+                extra_arguments=["--log-level=CRITICAL"],  # sockets and shutdown are no news
+                progress_bar=bar,
+            )
+            os.replace(partial, executed)
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
+        os.replace(partial, executed)
         write_page(executed)
         stopped = failure(nbformat.read(executed, as_version=4))
         raise NotebookError(f"{path.stem}: {stopped}\nExecuted copy: {executed}") from error
+    finally:
+        partial.unlink(missing_ok=True)
     write_page(executed)
     if run.keep:
         write_whole(path, nbformat.writes(clean_notebook(notebook)) + "\n")

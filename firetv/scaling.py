@@ -54,11 +54,11 @@ def score(
             _check_same(model, data)
         with connect(scheduler) as client:
             scored = score_all(folder, out, client, k, partition_users)
-    kept = f", {scored.reused} of which were there" if scored.reused else ""
-    typer.echo(
-        f"{scored.rows} titles for {scored.users} users in {scored.folder} "
-        f"({scored.partitions} files{kept})"
-    )
+        kept = f", {scored.reused} of which were there" if scored.reused else ""
+        typer.echo(
+            f"{scored.rows} titles for {scored.users} users in {scored.folder} "
+            f"({scored.partitions} files{kept})"
+        )
 
 
 def _trained(out: Path, data: Path | None, base: str) -> Path:
@@ -128,7 +128,7 @@ def sweep(
             typer.echo(f"Logging to experiment {log.experiment_id}", err=True)
         with connect(scheduler) as client:
             table = sweep_notebook(path, values, folder, client, log)
-    _tell(table, folder)
+        _tell(table, folder)
 
 
 def _tell(table: pd.DataFrame, folder: Path) -> None:
@@ -183,8 +183,8 @@ def compare(
             f"{found.metric} by {found.by}, with its intervals ({folder.resolve().name})"
         )
         write_figure(axes.figure, file)
-    typer.echo(_as_text(found.table, found.by))
-    typer.echo(f"Drawn: {file}")
+        typer.echo(_as_text(found.table, found.by))
+        typer.echo(f"Drawn: {file}")
 
 
 @app.command()
@@ -211,7 +211,7 @@ def bench(
         index = run_notebooks([path], read_params(file=profile) if full else {}, out=folder)
         for claim in load_artefact(path.stem, folder).claims:
             typer.echo(str(claim))
-    typer.echo(f"Open {index}")
+        typer.echo(f"Open {index}")
 
 
 def _as_text(table: pd.DataFrame, by: str) -> str:

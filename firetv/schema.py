@@ -7,6 +7,7 @@ from CSV, typed columns from Parquet) to the schema's types and gathers every pr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,7 +18,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 TIMESTAMP = "datetime64[us, UTC]"
-FIRST, LAST = pd.Timestamp("1900-01-01T00Z"), pd.Timestamp("2199-12-31T00Z")
+FIRST, LAST = pd.Timestamp("1900-01-01T00Z"), pd.Timestamp("2199-12-31T23:59:59.999999Z")
 REACTIONS = ("love", "like", "dislike")
 SHARING = ("on", "off")
 MISSING_TEXT = ("", "na", "n/a", "nan", "null", "none")
@@ -25,6 +26,7 @@ ERA = f"from {FIRST.year} to {LAST.year}"
 Named = TypeVar("Named")
 EXACT = 2**53  # up to here a float is exactly one integer
 SAMPLE = 3  # offending values quoted in a message
+LONGEST = 200  # characters of a name or a value in a message
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Problem:
     def __str__(self) -> str:
         count = f" ({self.rows} row{'s' if self.rows != 1 else ''})" if self.rows else ""
         values = f", e.g. {', '.join(self.sample)}" if self.sample else ""
-        column = f", column {self.column}" if self.column else ""
+        column = f", column {brief(self.column)}" if self.column else ""
         return f"{self.where}{column}: {self.reason}{count}{values}. {self.remedy}"
 
 
@@ -51,6 +53,33 @@ class DataError(ValueError):
     def __init__(self, *problems: Problem | str) -> None:
         self.problems = problems
         super().__init__("\n".join(str(problem) for problem in problems))
+
+
+def brief(text: str, longest: int = LONGEST) -> str:
+    """Text as a message can quote it: on one line, and cut short.
+
+    Examples
+    --------
+    >>> brief("one  two"), len(brief("x" * 10_000))
+    ('one two', 200)
+    """
+    line = " ".join(text.split())
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
+
+
+def unreadable(where: str, error: Exception) -> DataError:
+    """Say in one line why a library could not read a file."""
+    reason = brief(str(error)).rstrip(".") or type(error).__name__
+    remedy = "Repair the file or export it again."
+    return DataError(Problem(where, "", f"cannot be read: {reason}", remedy))
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """Raise a DataError if a file has a column twice."""
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        remedy = "Remove or rename the copy."
+        raise DataError(Problem(where, ", ".join(repeated), "column is there twice", remedy))
 
 
 def one_of(name: str, known: Mapping[str, Named], kind: str) -> Named:
@@ -102,7 +131,7 @@ SCHEMAS: Mapping[str, pa.DataFrameSchema] = {
             "content_id": _text(unique=True),
             "title": _text(required=False),
             "content_type": _text(required=False),
-            "genres": pa.Column(object, required=False),
+            "genres": pa.Column(object, nullable=True, required=False),
             "duration_minutes": pa.Column(float, _POSITIVE, nullable=True, required=False),
             "release_year": _number("Int64", 1870, 2100, "Give a year, or leave it empty."),
         }
@@ -144,38 +173,70 @@ SCHEMAS: Mapping[str, pa.DataFrameSchema] = {
 EVENT_TABLES = ("watch_history", "content_reactions")
 DIMENSIONS = ("daypart", "daytype", "season", "weather", "festival", "companion", "location")
 RESERVED = ("user", "item")  # columns of codes in a `Dataset`
+LISTS = "holds lists", "Give one value per cell."
 
 
 def _problem(where: str, bad: pd.Series, reason: str, remedy: str) -> Problem:
-    sample = tuple(repr(value) for value in bad.drop_duplicates().head(SAMPLE).tolist())
+    try:
+        some = bad.drop_duplicates().head(SAMPLE)
+    except TypeError:  # lists have no duplicates
+        some = bad.head(SAMPLE)
+    if pd.api.types.is_datetime64_any_dtype(some):  # Python cannot write years beyond 9999
+        sample = tuple(map(str, some.dt.tz_localize(None).to_numpy()))
+    else:
+        sample = tuple(brief(repr(value)) for value in some.tolist())
     return Problem(where, str(bad.name), reason, remedy, len(bad), sample)
+
+
+def is_whole(raw: pd.Series) -> bool:
+    """Whether floats are whole numbers, so small that each is exactly one."""
+    number = raw.dropna().astype("float64")
+    return bool(number.mod(1).eq(0).all() and number.abs().le(EXACT).all())
 
 
 def to_text(raw: pd.Series) -> pd.Series:
     """Ids and labels as text; integers keep their digits, blanks become missing."""
-    whole = pd.api.types.is_float_dtype(raw) and raw.dropna().mod(1).eq(0).all()
-    if whole and raw.abs().max() <= EXACT:
+    if pd.api.types.is_float_dtype(raw) and is_whole(raw):
         raw = raw.astype("Int64")
-    try:
-        text = raw.astype("str").where(raw.notna()).str.strip()
-    except UnicodeDecodeError:  # bytes, from Parquet
-        return pd.Series(None, index=raw.index, name=raw.name, dtype="str")
+    text = _written(raw).str.strip()
     return text.mask(text == "").astype("str")
 
 
+def _written(raw: pd.Series) -> pd.Series:
+    """Values as text; missing where they are missing, or bytes that are no text."""
+    try:
+        text = raw.astype("str")
+    except UnicodeDecodeError:  # bytes, from Parquet
+        raw = raw.astype(object).map(_decoded)
+        text = raw.astype("str")
+    return text.where(raw.notna())
+
+
+def _decoded(value: object) -> object:
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return None
+
+
 def _to_number(raw: pd.Series) -> pd.Series:
+    if _is_time(raw):  # pandas would count its microseconds
+        return pd.Series(np.nan, index=raw.index, name=raw.name)
     if not pd.api.types.is_numeric_dtype(raw):
-        raw = raw.mask(raw.astype("str").str.strip().str.lower().isin(MISSING_TEXT))
-    number = pd.to_numeric(raw, errors="coerce").astype("float64")
+        raw = raw.mask(_written(raw).str.strip().str.lower().isin(MISSING_TEXT))
+    try:
+        number = pd.to_numeric(raw, errors="coerce")
+    except OverflowError:  # of an integer that is no float
+        number = pd.to_numeric(_written(raw), errors="coerce")
+    number = number.astype("float64")
     return number.mask(np.isinf(number))
 
 
 def _to_timestamp(raw: pd.Series) -> pd.Series:
     """UTC instants; a time without an offset is not an instant and stays missing."""
     if isinstance(raw.dtype, pd.DatetimeTZDtype):
-        instants = raw.dt.tz_convert("UTC").astype(TIMESTAMP)
-        return instants.where(instants.between(FIRST, LAST))
-    text = raw.astype("str").str.strip().str.upper()
+        return raw.where(raw.between(FIRST, LAST)).dt.tz_convert("UTC").astype(TIMESTAMP)
+    text = _written(raw).str.strip().str.upper()
     aware = text.str.contains(r"\d{2}:\d{2}.*(?:Z|[+-]\d{2}(?::?\d{2})?)$", na=False)
     instants = pd.to_datetime(text.where(aware), format="ISO8601", utc=True, errors="coerce")
     return instants.where(instants.between(FIRST, LAST)).astype(TIMESTAMP)
@@ -183,9 +244,12 @@ def _to_timestamp(raw: pd.Series) -> pd.Series:
 
 def _to_date(raw: pd.Series) -> pd.Series:
     if pd.api.types.is_datetime64_any_dtype(raw):
-        return raw.dt.tz_localize(None).dt.normalize().astype("datetime64[us]")
-    text = raw.astype("str").str.strip()
-    return pd.to_datetime(text, format="%Y-%m-%d", errors="coerce").astype("datetime64[us]")
+        days = raw.dt.tz_localize(None)
+    else:
+        text = _written(raw).str.strip()
+        days = pd.to_datetime(text, format="%Y-%m-%d", errors="coerce")
+    days = days.where(days.between(FIRST.tz_localize(None), LAST.tz_localize(None)))
+    return days.dt.normalize().astype("datetime64[us]")
 
 
 def _to_genres(raw: pd.Series) -> pd.Series:
@@ -209,7 +273,14 @@ def _to_whole(raw: pd.Series) -> pd.Series:
     return number.where(number.mod(1).eq(0) & number.abs().le(EXACT)).astype("Int64")
 
 
+def _is_time(raw: pd.Series) -> bool:
+    kinds = pd.api.types
+    return kinds.is_datetime64_any_dtype(raw) or kinds.is_timedelta64_dtype(raw)
+
+
 def _blank(raw: pd.Series, also: tuple[str, ...] = ("",)) -> pd.Series:
+    if _is_time(raw):
+        return raw.isna()
     return raw.isna() | raw.astype(object).map(str).str.strip().str.lower().isin(also)
 
 
@@ -223,13 +294,19 @@ def _convert(raw: pd.Series, column: pa.Column, where: str) -> tuple[pd.Series, 
         values, reason = _to_timestamp(raw), "is not an instant with a time zone"
         remedy = f"Write ISO 8601 with an offset, such as 2026-01-31T20:15:00Z, {ERA}."
     elif kind.startswith("datetime64"):
-        values, reason, remedy = _to_date(raw), "is not a date", "Write dates as 2026-01-31."
+        values, reason = _to_date(raw), "is not a date"
+        remedy = f"Write dates as 2026-01-31, {ERA}."
     elif kind in ("float64", "Int64"):
         values = _to_whole(raw) if kind == "Int64" else _to_number(raw)
         reason, blank = f"is not a {'whole ' * (kind == 'Int64')}number", MISSING_TEXT
         remedy = "Correct the values, or leave them empty."
+    elif holds_lists(raw):
+        nothing = pd.Series(None, index=raw.index, name=raw.name, dtype="str")
+        return nothing, Problem(where, str(raw.name), *LISTS)
     else:
-        values, reason, remedy = to_text(raw), "is not UTF-8 text", "Store it as text."
+        values, reason = to_text(raw), "is not UTF-8 text"
+        values = values.mask(values.str.contains("\0", regex=False, na=False))
+        remedy = "Store it as text without NUL characters."
     lost = raw[values.isna()]
     bad = lost[~_blank(lost, blank)]
     return values, _problem(where, bad, reason, remedy) if len(bad) else None
@@ -375,17 +452,18 @@ def check_extras(name: str, raw: pd.DataFrame, where: str) -> list[Problem]:
     """Columns beyond the schema are welcome, if they have a name of their own and plain values."""
     problems = []
     for column in raw.columns.difference(list(SCHEMAS[name].columns), sort=False):
-        if str(column).startswith("Unnamed:"):
+        if not str(column).strip() or str(column).startswith("Unnamed:"):
             remedy = "Name it, or remove it (it may be a row number)."
-            problems.append(Problem(where, str(column), "has no name", remedy))
+            problems.append(Problem(where, str(column).strip() or "''", "has no name", remedy))
         elif name in EVENT_TABLES and column in RESERVED:
             problems.append(Problem(where, column, "is a reserved name", "Rename it."))
-        elif _holds_lists(raw[column]):
-            problems.append(Problem(where, column, "holds lists", "Give one value per cell."))
+        elif holds_lists(raw[column]):
+            problems.append(Problem(where, column, *LISTS))
     return problems
 
 
-def _holds_lists(raw: pd.Series) -> bool:
+def holds_lists(raw: pd.Series) -> bool:
+    """Whether a cell of a column holds several values."""
     plain = isinstance(raw.dtype, pd.StringDtype) or pd.api.types.is_numeric_dtype(raw)
     return not (plain or raw.dropna().map(pd.api.types.is_scalar).all())
 

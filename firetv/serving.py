@@ -80,11 +80,11 @@ def train(
         recommender = Recommender.train(dataset, stage, boost, social, seed)
         recommender.save(folder)
         about = recommender.about["data"]
-    typer.echo(f"trained on {about['events']} events of {about['users']} users in {folder}")
-    if recommender.friends is not None and not any(recommender.friends.scales.own.values()):
-        typer.echo("friends were found not to help here, and count nothing", err=True)
-    if recommender.context is not None and recommender.context.strength == 0:
-        typer.echo("the moment was found not to help here, and counts nothing", err=True)
+        typer.echo(f"trained on {about['events']} events of {about['users']} users in {folder}")
+        if recommender.friends is not None and not any(recommender.friends.scales.own.values()):
+            typer.echo("friends were found not to help here, and count nothing", err=True)
+        if recommender.context is not None and recommender.context.strength == 0:
+            typer.echo("the moment was found not to help here, and counts nothing", err=True)
 
 
 def _context(mode: str, strength: float | None, clock: Clock) -> ContextBoost | None:
@@ -139,13 +139,24 @@ def recommend(
         person = user if user is not None else Newcomer(titles, _profile(profile or []))
         moment = _moment(recommender, time, date, weather, festival, companion)
         found = recommender.recommend([person], moment, k, explain=explain)
-    if as_json:
-        typer.echo(json.dumps(_records(found), ensure_ascii=False, indent=2))
-        return
-    note = {"profile": "a profile", "liked titles": "some liked titles", "popularity": "nothing"}
-    if found.basis[0] != "history":
-        typer.echo(f"Known of {user or 'this person'}: {note[found.basis[0]]}.", err=True)
-    typer.echo(_as_text(found))
+        if as_json:
+            typer.echo(json.dumps(_records(found), ensure_ascii=False, indent=2))
+            return
+        note = {
+            "profile": "a profile",
+            "liked titles": "some liked titles",
+            "popularity": "nothing",
+        }
+        if found.basis[0] != "history":
+            typer.echo(f"Known of {_named(user)}: {note[found.basis[0]]}.", err=True)
+        typer.echo(_as_text(found))
+
+
+def _named(user: str | None) -> str:
+    """Who is meant, on one line, whatever characters an id has."""
+    if user is None or user.isprintable():
+        return user or "this person"
+    return repr(user)
 
 
 def _recommender(model: Path | None) -> Recommender:
@@ -222,6 +233,7 @@ def serve(
     from threadpoolctl import threadpool_limits
 
     from firetv.api import create_app
+    from firetv.connections import ImpatientProtocol
 
     with plain_errors(ValueError):
         application = create_app(_recommender(model))
@@ -234,6 +246,7 @@ def serve(
             application,
             host=host,
             port=port,
+            http=ImpatientProtocol,
             access_log=False,
             timeout_graceful_shutdown=SECONDS_TO_END,
         )

@@ -13,12 +13,13 @@ import matplotlib.pyplot as plt
 from bs4 import BeautifulSoup
 from nbconvert.filters import markdown2html
 
-from firetv.artefacts import format_interval, project_root, reports_dir, write_whole
+from firetv.artefacts import format_interval, project_root, reports_dir
 from firetv.cover import Figure
 from firetv.pages import SWEEPS, render, write_index
 from firetv.reference import write_reference
 from firetv.report import plot_sweep, use_style
 from firetv.sweeps import TABLE, Comparison, compare, read_table
+from firetv.writing import write_whole
 
 MOST_METRICS = 6  # of a sweep, drawn
 MOST_ROWS = 40  # of a metric, shown

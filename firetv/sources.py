@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -25,7 +26,9 @@ from tqdm import tqdm
 
 from firetv import camra2011, comoda, filmtrust, lastfm, movielens
 from firetv.data import Tables, read_manifest, write_tables
+from firetv.files import MANIFEST, is_whole
 from firetv.schema import DataError, Problem
+from firetv.writing import naming
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +114,7 @@ def prepare(name: str, folder: Path, seed: int = 0) -> Path:
 
 def _holds(folder: Path, name: str, seed: int) -> bool:
     """Whether a folder holds a data set; DataError if it holds another one."""
-    if not (folder / "manifest.json").is_file():
+    if not ((folder / MANIFEST).is_file() and is_whole(folder)):
         return False
     found = read_manifest(folder)
     if (found.get("name"), found.get("seed")) == (name, seed):
@@ -130,8 +133,9 @@ def _alone(folder: Path) -> Iterator[None]:
             connection = sqlite3.connect(file, timeout=PATIENCE, isolation_level=None)
             stack.enter_context(closing(connection)).execute("BEGIN EXCLUSIVE")
         except sqlite3.Error as error:
-            remedy = "Wait for what holds it, or remove it, and run again."
-            raise OSError(f"{file}: cannot be locked: {error}. {remedy}") from error
+            held = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+            remedy = "Wait for what holds it, or remove it" if held else "Name a folder to write to"
+            raise OSError(f"{file}: cannot be locked: {error}. {remedy}, and run again.") from error
         yield
 
 
@@ -172,9 +176,16 @@ def fetch(name: str) -> list[Path]:
 def _fetch_one(name: str, archives: Mapping[str, Archive]) -> Path:
     """Return one of the archives: one that is cached, or else the first that can be had."""
     folder = cache_folder(name)
-    for filename, archive in archives.items():
-        if _is_cached(folder / filename, archive.sha256):
-            return folder / filename
+    if found := _cached(folder, archives):
+        return found
+    with _alone(folder):
+        return _cached(folder, archives) or _download(name, archives, folder)
+
+
+def _download(name: str, archives: Mapping[str, Archive], folder: Path) -> Path:
+    """Download the first of the archives that can be had to a folder that nobody else uses."""
+    for left in folder.glob("tmp*"):  # pooch's and pip's, of a process that was killed
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     failures: list[str] = []
     for filename, archive in archives.items():
         if failures:
@@ -183,10 +194,19 @@ def _fetch_one(name: str, archives: Mapping[str, Archive]) -> Path:
         try:
             return Path(pooch.retrieve(archive.address, downloader=archive.download, **known))
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the disk
+                with naming(folder):
+                    raise
             failures.append(f"{archive.address} failed ({_root_cause(error)})")
     files = " or ".join(f"{filename} ({a.address})" for filename, a in archives.items())
     remedy = f"Check the network, or put {files} into {folder}, and run again."
     raise DataError(Problem(name, "", f"cannot be downloaded: {'; '.join(failures)}", remedy))
+
+
+def _cached(folder: Path, archives: Mapping[str, Archive]) -> Path | None:
+    """The first of the archives that is there, with the right checksum."""
+    paths = ((folder / filename, archive.sha256) for filename, archive in archives.items())
+    return next((path for path, sha256 in paths if _is_cached(path, sha256)), None)
 
 
 def _is_cached(path: Path, sha256: str) -> bool:
@@ -212,8 +232,10 @@ def _over_http(url: str, output: str, _pooch: object) -> None:
     start = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        if response.status_code == requests.codes.requested_range_not_satisfiable:
-            part.unlink()  # it does not fit the file that is served now
+        if start and response.status_code == requests.codes.requested_range_not_satisfiable:
+            part.unlink()  # nothing comes after it: it is whole already, or of another file
+            _over_http(url, output, _pooch)
+            return
         response.raise_for_status()
         resumed = response.status_code == requests.codes.partial_content
         start = start if resumed else 0

@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import io
 import json
-import os
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -24,10 +23,11 @@ import pandas as pd
 from scipy import sparse
 
 from firetv.schema import DataError, Problem
+from firetv.writing import write_whole
 
 FORMAT = 1  # of the folder: raised when older code could not read it
 DOCUMENT = "recommender.json"
-_OWN = re.compile(r"arrays-[0-9a-f]{12}\.npz")
+_OWN = re.compile(r"arrays-[0-9a-f]{12}\.npz|\.(arrays-[0-9a-f]{12}\.npz|recommender\.json)\.\d+")
 UNNAMED = "0"  # an index without a name, as a column
 _MISFITS = (zipfile.BadZipFile, LookupError, TypeError, ValueError, AttributeError, ImportError)
 TRAIN = "Train it again, or restore it from a copy."
@@ -37,7 +37,8 @@ def save(folder: str | Path, thing: object, about: Mapping[str, Any]) -> None:
     """Write a dataclass to a folder, whole or not at all.
 
     The arrays are in a file that is named by their checksum, and the JSON document, which names it,
-    is replaced last: whoever reads meanwhile finds the old or the new one. Older arrays go then.
+    is replaced last: whoever reads meanwhile finds the old or the new one. Older arrays, and what a
+    save that was killed has left, go then.
 
     Parameters
     ----------
@@ -63,9 +64,9 @@ def save(folder: str | Path, thing: object, about: Mapping[str, Any]) -> None:
     body = {"about": dict(about), "arrays": name, "sha256": digest, "tree": tree}
     document = {"format": FORMAT, "checksum": _checksum(body), **body}
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / name, arrays)
-    _write(folder / DOCUMENT, (_text(document, indent=1) + "\n").encode())
-    for other in folder.glob("arrays-*.npz"):
+    write_whole(folder / name, arrays)
+    write_whole(folder / DOCUMENT, _text(document, indent=1) + "\n")
+    for other in folder.iterdir():
         if other.name != name and _OWN.fullmatch(other.name):
             other.unlink(missing_ok=True)
 
@@ -134,16 +135,6 @@ def _text(document: object, indent: int | None = None) -> str:
 
 def _checksum(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(_text(body).encode()).hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------ values

@@ -17,17 +17,20 @@ import pyarrow as pa
 from pyarrow import dataset, parquet
 
 from firetv.schema import (
-    EXACT,
     SCHEMAS,
     DataError,
     Problem,
     check_extras,
+    check_names,
     check_table,
+    holds_lists,
     is_text,
+    is_whole,
     merged,
     passed,
     required,
     to_text,
+    unreadable,
 )
 
 ROWS = 1 << 18  # of a block, at least; what is read does not depend on it
@@ -37,7 +40,6 @@ IDS: Mapping[str, tuple[str, str]] = {
     "user_connections": ("user_id", "friend_id"),
 }  # the tables that can be large, and their columns of ids
 SAYS = ("rating", "reaction")  # a reaction must have one of them, so both are always read
-_UNREADABLE = (pa.ArrowException, OSError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class ParquetTable:
         """Return the distinct values of a column; one row that has a list, of lists."""
         found = pd.Series(dtype=object)
         for block in self._blocks([column]):
-            values = block.to_pandas()[column].dropna()
+            values = self._frame(block)[column].dropna()
             if pa.types.is_nested(block.schema.field(column).type):
                 found = values[:1] if len(values) else found
             else:
@@ -203,9 +205,10 @@ class ParquetTable:
             If it cannot be read.
         """
         try:
-            return self.source.to_table(columns=self.columns).to_pandas()
-        except _UNREADABLE as error:
-            raise _unreadable(self.where, error) from error
+            table = self.source.to_table(columns=self.columns)
+        except Exception as error:  # of a damaged file, libraries raise all kinds
+            raise unreadable(self.where, error) from error
+        return self._frame(table)
 
     def read(self, columns: Collection[str] | None = None) -> tuple[CodedTable, list[Problem]]:
         """Read, check and code the table.
@@ -231,7 +234,8 @@ class ParquetTable:
         try:
             reading = _Reading.of(replace(self, names=used))
             for block in self._blocks(list(used)):
-                reading.add(block)
+                reading.add(block, self._frame(block))
+            reading.check_rows(reading.at)
         except DataError as error:
             return CodedTable({}, pd.DataFrame()), list(error.problems)
         if not reading.rows:
@@ -261,8 +265,18 @@ class ParquetTable:
                 fragment_readahead=1,
                 fragment_scan_options=lean,
             )
-        except _UNREADABLE as error:
-            raise _unreadable(self.where, error) from error
+        except Exception as error:  # see `whole`
+            raise unreadable(self.where, error) from error
+
+    def _frame(self, table: pa.Table) -> pd.DataFrame:
+        try:
+            table.validate(full=True)  # of text, which pandas would take as it is
+            frame = table.to_pandas().reset_index(drop=True)
+            if list(frame) != table.column_names:
+                raise ValueError("its columns have other names in its note for pandas")
+            return frame
+        except Exception as error:  # such as of a time zone that nobody knows
+            raise unreadable(self.where, error) from error
 
 
 class _Reading:
@@ -291,11 +305,13 @@ class _Reading:
         }
         return cls(table, table.source.count_rows(), whole)
 
-    def add(self, block: pa.Table) -> None:
-        """Check a block and put it in its place."""
+    def add(self, block: pa.Table, frame: pd.DataFrame) -> None:
+        """Check a block, as it is and for pandas, and put it in its place."""
         names = self.of_table.names
         self.extras.append(block.select([c for c, n in names.items() if n in self.extra]))
-        frame = block.to_pandas().reset_index(drop=True).rename(columns=names)
+        frame = frame.rename(columns=names)
+        if self.at + len(frame) > self.rows:
+            self.check_rows(self.at + len(frame))
         for name, whole in self.whole.items():
             text = frame[name].astype("Int64") if whole else frame[name].astype("str")
             frame[name] = text.where(frame[name].notna())
@@ -312,10 +328,11 @@ class _Reading:
         """Convert a block: value by value where nothing is wrong, else row by row."""
         name, must = self.of_table.name, required(self.of_table.name)
         context = self.of_table.context
-        raw = {n: Coded.of(frame[n]) for n in self.text}
+        raw = {n: Coded.of(frame[n]) for n in self.text if not holds_lists(frame[n])}
         plain = passed(name, frame[self.plain])
         coded = {n: c.as_text() if n in context else _passed(name, n, c) for n, c in raw.items()}
-        fine = plain is not None and all(each is not None for each in coded.values())
+        fine = plain is not None and len(raw) == len(self.text)
+        fine = fine and all(each is not None for each in coded.values())
         fine = fine and all(n in frame for n in must)
         fine = fine and all((c.codes >= 0).all() for n, c in coded.items() if n in must)
         if fine and self._says(coded, plain) and not self._odd(frame):
@@ -324,6 +341,12 @@ class _Reading:
         table, problems = check_table(name, frame.assign(**texts), self.of_table.where)
         self.problems += problems
         return {n: Coded.of(table[n]) for n in self.text}, table[self.plain]
+
+    def check_rows(self, rows: int) -> None:
+        """Raise a DataError where those that were read are not as many as the file says."""
+        if rows != self.rows:
+            error = ValueError(f"it says {self.rows:,} rows, and holds {rows:,}")
+            raise unreadable(self.of_table.where, error)
 
     def _says(self, coded: Mapping[str, Coded], plain: pd.DataFrame) -> bool:
         """Whether each reaction says something."""
@@ -365,17 +388,7 @@ def _passed(name: str, column: str, coded: Coded) -> Coded | None:
 
 def _is_whole(table: ParquetTable, column: str) -> bool:
     """Whether ids that are stored as floats are whole numbers, as `to_text` asks of a column."""
-    for block in table._blocks([column]):
-        values = block.to_pandas()[column].dropna()
-        if not values.mod(1).eq(0).all() or values.abs().max() > EXACT:
-            return False
-    return True
-
-
-def _unreadable(where: str, error: Exception) -> DataError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    remedy = "Repair the file or export it again."
-    return DataError(Problem(where, "", f"cannot be read: {reason}", remedy))
+    return all(is_whole(table._frame(block)[column]) for block in table._blocks([column]))
 
 
 def part_files(folder: Path) -> list[Path]:
@@ -403,15 +416,15 @@ def open_table(name: str, path: Path) -> ParquetTable:
     files = part_files(path) if path.is_dir() else [path]
     try:
         schemas = [parquet.read_schema(file) for file in files]
+        for each in schemas:
+            check_names(each.names, where)
         schema = pa.unify_schemas(schemas, promote_options="permissive")
         source = dataset.dataset([str(file) for file in files], schema=schema, format="parquet")
-        repeated = [c for c in schema.names if schema.names.count(c) > 1]
-    except _UNREADABLE as error:
-        raise _unreadable(where, error) from error
-    if repeated:
-        names, remedy = ", ".join(dict.fromkeys(repeated)), "Remove or rename the copy."
-        raise DataError(Problem(where, names, "column is there twice", remedy))
-    index = (schema.pandas_metadata or {}).get("index_columns", ())  # names, or a range's bounds
-    stored = [column for column in index if isinstance(column, str)]
-    names = {column: column for column in schema.names if column not in stored}
+        index = (schema.pandas_metadata or {}).get("index_columns", ())  # names, or a range's ends
+        stored = [column for column in index if isinstance(column, str)]
+        names = {column: column for column in schema.names if column not in stored}
+    except DataError:
+        raise
+    except Exception as error:  # its footer is damaged: see `ParquetTable.whole`
+        raise unreadable(where, error) from error
     return ParquetTable(name, where, source, names)

@@ -25,7 +25,7 @@ import yaml
 from distributed import Client
 from sklearn.model_selection import ParameterGrid
 
-from firetv.artefacts import RESULT_COLUMNS, Artefact, load_artefact, write_whole
+from firetv.artefacts import RESULT_COLUMNS, Artefact, load_artefact
 from firetv.cluster import check, code_checksum, run_tasks
 from firetv.runs import (
     NotebookError,
@@ -34,6 +34,7 @@ from firetv.runs import (
     match_parameters,
     run_notebooks,
 )
+from firetv.writing import write_whole
 
 TABLE, RECORD, ABOUT = "sweep.csv", "run.json", "about.json"
 PARAMETER = "params."  # before their names in the table, which has columns such as seeds as well
@@ -233,13 +234,14 @@ def sweep(
     )
     for name in runs if log is not None else ():
         log(name, runs[name], found[name], out)
-    for each, future in tasks:
-        run = runs[each.name] = _outcome(future, blank[each.name], out / each.name / path.name)
-        if run.status == "done":
-            found[each.name] = load_artefact(path.stem, out / each.name)
-        if log is not None:
-            log(each.name, run, found.get(each.name), out)
-        _write_table(out, [s.name for s in sets], runs, found)
+    with contextlib.closing(tasks):  # after a failure the rest is cancelled, the client being there
+        for each, future in tasks:
+            run = runs[each.name] = _outcome(future, blank[each.name], out / each.name / path.name)
+            if run.status == "done":
+                found[each.name] = load_artefact(path.stem, out / each.name)
+            if log is not None:
+                log(each.name, run, found.get(each.name), out)
+            _write_table(out, [s.name for s in sets], runs, found)
     return _write_table(out, [s.name for s in sets], runs, found)
 
 

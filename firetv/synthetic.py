@@ -16,14 +16,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -36,6 +34,7 @@ from scipy.special import expit, ndtri
 from tqdm import tqdm
 
 from firetv.data import SUFFIXES, Tables, read_manifest
+from firetv.files import is_whole, replacing
 from firetv.schema import EVENT_TABLES, REACTIONS, SCHEMAS, DataError
 from firetv.world import (
     CONTEXTS,
@@ -343,18 +342,12 @@ def generate(world: World, folder: str | Path, format: Literal["csv", "parquet"]
     A progress bar goes to stderr, unless the environment sets ``TQDM_DISABLE=1``.
     """
     folder, own = Path(folder), f".{format}"
-    ours = read_manifest(folder).get("source", "").startswith(SOURCE)
+    ours = read_manifest(folder).get("source", "").startswith(SOURCE) or not is_whole(folder)
     names = [f"{n}{suffix}" for n in SCHEMAS for suffix in SUFFIXES if suffix != own or not ours]
     if strays := ", ".join(name for name in (*names, *EVENT_TABLES) if (folder / name).exists()):
         raise DataError(f"{folder} already holds {strays}. Remove them, or name another folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
-        _write(world, Path(partial), own)
-        done = sorted(os.listdir(partial), key=lambda name: (name == "manifest.json", name))
-        for name in {f"{table}{own}" for table in SCHEMAS} - set(done):
-            (folder / name).unlink(missing_ok=True)
-        for name in done:
-            os.replace(Path(partial, name), folder / name)
+    with replacing(folder, [f"{table}{own}" for table in SCHEMAS]) as partial:
+        _write(world, partial, own)
 
 
 def _write(world: World, folder: Path, suffix: str) -> None:

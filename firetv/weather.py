@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ import pandas as pd
 import requests
 
 from firetv.schema import DataError, Problem, check_table
+from firetv.writing import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -220,11 +219,7 @@ class OpenMeteo:
             "time": days["date"].dt.strftime("%Y-%m-%d").tolist(),
             "weather_code": days["code"].tolist(),
         }
-        self.cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.cache) as folder:
-            whole = Path(folder) / "answer.json"
-            whole.write_text(json.dumps({"daily": daily}), "utf-8")
-            os.replace(whole, self._path(self.cache, region))
+        write_whole(self._path(self.cache, region), json.dumps({"daily": daily}))
 
     def _warn(self, message: str) -> None:
         if message not in self._warned:

@@ -8,15 +8,29 @@ from pathlib import Path
 
 import yaml
 
-from firetv.schema import DataError, Problem
+from firetv.schema import DataError, Problem, brief
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader; it also gathers keys given twice, of which YAML keeps only the last."""
+    """The safe loader, without aliases; it gathers keys given twice, of which YAML keeps the last.
+
+    Aliases of aliases make a few lines mean more than any memory holds.
+    """
 
     def __init__(self, text: bytes) -> None:
         super().__init__(text)
         self.repeated: list[yaml.ScalarNode] = []
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.YAMLError(f"aliases are not read, line {mark.line + 1}: write it out")
+        return super().compose_node(parent, index)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        number = super().construct_yaml_int(node)
+        str(number)  # what cannot be written cannot be quoted: ValueError
+        return number
 
     def construct_mapping(
         self, node: yaml.MappingNode, deep: bool = False
@@ -25,6 +39,9 @@ class _Loader(yaml.SafeLoader):
         first = {key.value: key for key in reversed(keys)}
         self.repeated += [key for key in keys if first[key.value] is not key]
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def read_yaml(path: Path, form: str, holds: str, most: int) -> tuple[object, list[Problem]]:
@@ -70,9 +87,8 @@ def _parse(text: bytes, where: str, form: str) -> tuple[object, list[Problem]]:
     try:
         loader = _Loader(text)
         raw = loader.get_single_data()
-    # Besides its own errors, yaml raises ValueError for a day such as 2026-02-31, and it recurses.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = f"is not YAML, {' '.join(str(error).split())}"
+    except Exception as error:  # yaml's own, and of a day such as 2026-02-31, or !!bool x, others
+        reason = f"is not YAML, {brief(str(error), 500) or type(error).__name__}"
         remedy = f"Write UTF-8, and lines such as {form}."
         raise DataError(Problem(where, "", reason, remedy)) from error
     remedy = "Join the two, of which YAML keeps only the last."

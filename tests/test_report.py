@@ -185,7 +185,7 @@ def test_a_heat_map_shades_only_clear_multipliers_and_names_all() -> None:
     axes = report.plot_lifts(lifts)
     shown = {(t.get_position(), t.get_text()): t.get_color() for t in axes.texts}
     assert shown[((0, 0), "1.49 (40)")] == "white"
-    assert shown[((0, 1), "0.90 (12)")] == "0.6"
+    assert shown[((0, 1), "0.90 (12)")] == "0.45"
     np.testing.assert_allclose(axes.images[0].get_array(), [[0.4, -0.3], [0, 0]])
     assert [t.get_text() for t in axes.get_yticklabels()] == ["News", "Drama"]
     assert [t.get_text() for t in axes.get_xticklabels()] == ["rainy", "sunny"]

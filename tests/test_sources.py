@@ -220,11 +220,9 @@ def test_a_server_that_cannot_resume_starts_over(folder: Path, server: Server) -
     assert server.asked == [(ZIP, None), (ZIP, f"bytes={2 * sources.CHUNK}-")]
 
 
-def test_a_part_longer_than_the_file_is_given_up(folder: Path, server: Server) -> None:
+def test_a_part_as_long_as_the_file_is_given_up(folder: Path, server: Server) -> None:
     folder.mkdir(parents=True)
     (folder / f"{ZIP}.part").write_bytes(bytes(len(server.files[ZIP])))
-    with pytest.raises(DataError, match="416"):
-        sources.fetch(NAME)
     assert sources.fetch(NAME)[0].read_bytes() == server.files[ZIP]
 
 
