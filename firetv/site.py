@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from nbconvert.filters import markdown2html
 
 from firetv.artefacts import format_interval, project_root, reports_dir
 from firetv.cover import Figure
+from firetv.figures import png, use_style
 from firetv.pages import SWEEPS, render, write_index
+from firetv.plots import plot_sweep
 from firetv.reference import write_reference
-from firetv.report import plot_sweep, use_style
 from firetv.sweeps import TABLE, Comparison, compare, read_table
 from firetv.writing import write_whole
 
@@ -117,11 +117,10 @@ def _compared(found: Comparison) -> Compared:
 def _drawn(found: Comparison) -> Figure:
     use_style()
     axes = plot_sweep(found.table, xlabel=found.by, ylabel=found.metric)
-    image = io.BytesIO()
-    axes.figure.savefig(image, format="png", metadata={"Software": None})  # no version in it
+    image = base64.b64encode(png(axes.figure)).decode()
     plt.close(axes.figure)
     said = f"{found.metric} by {found.by}, with intervals"
-    return Figure(base64.b64encode(image.getvalue()).decode(), said, said)
+    return Figure(image, said, said)
 
 
 def _set_pages(executed: list[str], sweep: Path) -> Iterator[tuple[str, str]]:

@@ -60,9 +60,9 @@ PRESENTATION = {
     "artefacts": {"report", "figures", "plots", "runs", "layers", "options", "serving", "cli"}
     | {"benchmarks", "growth", "speed", "batch", "sweeps", "tracking", "scaling"}
     | {"cover", "pages", "reference", "site"},
-    "figures": {"plots", "report", "benchmark_plots"},
-    "plots": {"report"},
-    "report": {"scaling", "site"},
+    "figures": {"plots", "report", "benchmark_plots", "site"},
+    "plots": {"report", "site"},
+    "report": {"scaling"},
     "benchmark_plots": set(),
     "notebooks": {"pages", "runs"},
     "cover": {"pages", "site"},
