@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -79,7 +81,8 @@ def _read_table(name: str, path: Path, stream: bool) -> pd.DataFrame | ParquetTa
 
     What can be streamed, or is a folder, is only looked at.
     """
-    if path.is_dir() or (stream and name in IDS and path.suffix == ".parquet"):
+    parted = name in EVENT_TABLES and path.is_dir() and part_files(path)
+    if parted or (stream and name in IDS and path.suffix == ".parquet" and path.is_file()):
         table = open_table(name, path)
         return table if stream else table.whole()
     return read_file(path)
@@ -87,7 +90,7 @@ def _read_table(name: str, path: Path, stream: bool) -> pd.DataFrame | ParquetTa
 
 def _table_files(folder: Path) -> dict[str, list[Path]]:
     candidates = {name: [folder / f"{name}{suffix}" for suffix in SUFFIXES] for name in SCHEMAS}
-    found = {name: [p for p in paths if p.is_file()] for name, paths in candidates.items()}
+    found = {name: [p for p in paths if os.path.lexists(p)] for name, paths in candidates.items()}
     for name in EVENT_TABLES:
         found[name] += [folder / name] if part_files(folder / name) else []
     return found
@@ -184,7 +187,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     remedy = "Repair it, or remove it: it is optional."
     try:
         said = {"name": folder.name, **json.loads(path.read_text("utf-8"))}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(Problem(path.name, "", f"is not a JSON object: {error}", remedy)) from error
     context, kinds = said.get("context", []), said.get("columns", {})
     if not (isinstance(context, list) and all(isinstance(name, str) for name in context)):
@@ -202,7 +205,11 @@ def _write_table(table: pd.DataFrame, path: Path) -> None:
         table = table.assign(genres=table["genres"].str.join("|"))
     if "timestamp" in table:
         table = table.assign(timestamp=table["timestamp"].dt.strftime("%Y-%m-%dT%H:%M:%SZ"))
-    table.to_csv(path, index=False, encoding="utf-8", lineterminator="\n")
+    # A reader ends a line at each carriage return but in quotes, which csv leaves out around it.
+    text = table.select_dtypes("str")
+    returns = any(text[column].str.contains("\r", regex=False).any() for column in text)
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    table.to_csv(path, index=False, encoding="utf-8", lineterminator="\n", quoting=quoting)
 
 
 def write_tables(
