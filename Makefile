@@ -11,13 +11,15 @@ BIN := .venv/bin
 # checkout or an interrupted install the environment is made anew; otherwise it is reused.
 LOCKED := .venv/locked-$(shell { pwd; cat requirements.lock; } | cksum | cut -d ' ' -f 1)
 PROJECT := .venv/project-$(shell cksum < pyproject.toml | cut -d ' ' -f 1)
-# One BLAS thread for each of the processes that share the cores, or they wait for each other; and
-# bytecode is kept, whatever the machine's habit, since they all import the same modules.
-FRESH := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1 FIRETV_REPORTS="$(CURDIR)/build/reports"
+# One BLAS thread for each of the processes that share the cores, or they wait for each other.
+FRESH := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1 FIRETV_REPORTS="$(CURDIR)/build/reports"
 # Of the notebooks, those that take longest begin first, lest one of them be left to run alone.
 LONG := $(foreach n,04 06 03 07 05,$(wildcard notebooks/$(n)_*.ipynb))
 NOTEBOOKS := $(LONG) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb))
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# Modules are compiled when they are first imported, and kept, whatever the machine's habit: of all
+# that is installed, a run needs a third.
+export PYTHONDONTWRITEBYTECODE :=
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
@@ -86,7 +88,7 @@ $(LOCKED):
 	echo "creating .venv with $$found ($$("$$found" --version))"; \
 	"$$found" -m venv --clear .venv
 	@echo 'installing requirements.lock into .venv (a few minutes)'
-	@LIGHTFM_NO_CFLAGS=1 $(PIP) install --require-hashes -r requirements.lock
+	@LIGHTFM_NO_CFLAGS=1 $(PIP) install --no-deps --no-compile --require-hashes -r requirements.lock
 	@touch $@
 
 $(PROJECT): $(LOCKED)

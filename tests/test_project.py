@@ -343,7 +343,7 @@ def test_environment_is_made_once_with_an_interpreter_that_works(checkout: Path)
     assert "creating .venv with python3.11" in made.stdout
     installs = (checkout / "pip.log").read_text().splitlines()
     assert len(installs) == 2
-    assert installs[0].endswith("install --require-hashes -r requirements.lock")
+    assert installs[0].endswith("--require-hashes -r requirements.lock")
     assert installs[1].endswith("install --no-deps --no-build-isolation -e .")
 
     make(checkout, stamp)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -188,32 +187,6 @@ def test_a_killed_worker_loses_no_set(client: Client, notebook: Path, tmp_path: 
     assert table["status"].tolist() == ["done"] * 4
 
 
-def test_an_interrupted_sweep_does_only_what_is_missing(
-    scheduler: str, client: Client, notebook: Path, tmp_path: Path
-) -> None:
-    hold, grid, out = (tmp_path / name for name in ("hold", "grid.yaml", "out"))
-    hold.touch()
-    grid.write_text("rate: [0.1, 0.3]\n")
-    words = ("sweep", notebook, "--grid", grid, "--out", out, "--scheduler", scheduler)
-    command = [sys.executable, "-c", "from firetv.cli import app; app()", *map(str, words)]
-    started = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(lambda: [*tmp_path.glob("held-*")] and len([*out.glob("*/run.json")]) == 1)
-    finally:
-        started.send_signal(signal.SIGINT)
-        assert started.wait(timeout=PATIENCE) != 0
-        hold.unlink()
-    wait_for(lambda: not any(client.processing().values()))  # a notebook that began, ends
-    for record in out.glob("*/run.json"):
-        if json.loads(record.read_text())["parameters"]["rate"] == 0.3:
-            record.unlink()  # it was finished by a worker on its own
-    said = firetv(*words)
-    assert said.exit_code == 0, said.output
-    assert said.stdout == f"2 sets done, 0 failed: {out / TABLE}\n"
-    assert begun(notebook).count("0.1") == 1
-    assert read_table(out)["params.rate"].tolist() == [0.1] * 4 + [0.3] * 4
-
-
 def test_the_command_reports_each_failure_and_exits_with_1(
     scheduler: str, notebook: Path, tmp_path: Path
 ) -> None:
@@ -222,7 +195,7 @@ def test_the_command_reports_each_failure_and_exits_with_1(
     words = ("sweep", notebook, "--grid", grid, "--out", out, "--scheduler", scheduler)
     said = firetv(*words)
     assert said.exit_code == 1
-    (line,) = said.stderr.splitlines()
+    (line,) = [line for line in said.stderr.splitlines() if line.startswith("failed: ")]
     assert line.startswith("failed: rate=2.0: 01_tiny: cell")
     assert line.endswith("01_tiny.ipynb)")
     assert "0 sets done, 1 failed" in said.stdout
