@@ -75,7 +75,7 @@ def read_params(pairs: Iterable[str] = (), file: Path | None = None) -> dict[str
     if file is not None:
         try:
             params = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except Exception as error:  # the file system's, yaml's own, and of !!bool x any other
             raise NotebookError(f"{file}: cannot be read as YAML: {error}") from error
         if not isinstance(params, dict):
             raise NotebookError(f"{file}: expected lines of the form `name: value`")

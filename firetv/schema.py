@@ -188,7 +188,7 @@ def _problem(where: str, bad: pd.Series, reason: str, remedy: str) -> Problem:
     return Problem(where, str(bad.name), reason, remedy, len(bad), sample)
 
 
-def is_whole(raw: pd.Series) -> bool:
+def whole_numbers(raw: pd.Series) -> bool:
     """Whether floats are whole numbers, so small that each is exactly one."""
     number = raw.dropna().astype("float64")
     return bool(number.mod(1).eq(0).all() and number.abs().le(EXACT).all())
@@ -196,7 +196,7 @@ def is_whole(raw: pd.Series) -> bool:
 
 def to_text(raw: pd.Series) -> pd.Series:
     """Ids and labels as text; integers keep their digits, blanks become missing."""
-    if pd.api.types.is_float_dtype(raw) and is_whole(raw):
+    if pd.api.types.is_float_dtype(raw) and whole_numbers(raw):
         raw = raw.astype("Int64")
     text = _written(raw).str.strip()
     return text.mask(text == "").astype("str")

@@ -25,12 +25,12 @@ from firetv.schema import (
     check_table,
     holds_lists,
     is_text,
-    is_whole,
     merged,
     passed,
     required,
     to_text,
     unreadable,
+    whole_numbers,
 )
 
 ROWS = 1 << 18  # of a block, at least; what is read does not depend on it
@@ -388,7 +388,7 @@ def _passed(name: str, column: str, coded: Coded) -> Coded | None:
 
 def _is_whole(table: ParquetTable, column: str) -> bool:
     """Whether ids that are stored as floats are whole numbers, as `to_text` asks of a column."""
-    return all(is_whole(table._frame(block)[column]) for block in table._blocks([column]))
+    return all(whole_numbers(table._frame(block)[column]) for block in table._blocks([column]))
 
 
 def part_files(folder: Path) -> list[Path]:

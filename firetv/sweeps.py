@@ -112,7 +112,9 @@ def read_grid(path: Path) -> Grid:
     """
     try:
         grid = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # yaml's own, and of !!bool x any other
         raise ValueError(f"{path}: cannot be read as YAML: {error}") from error
     form = "write names with lists of values, such as `epochs: [10, 20]`"
     grids = grid if isinstance(grid, list) else [grid]

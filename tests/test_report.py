@@ -347,7 +347,7 @@ def test_pairs_win_over_the_file(tmp_path: Path) -> None:
     assert runs.read_params(["mode=full"], file) == {"epochs": 3, "mode": "full"}
 
 
-@pytest.mark.parametrize("text", ["- a list\n", "a: [1\n"])
+@pytest.mark.parametrize("text", ["- a list\n", "a: [1\n", "a: !!bool x\n", "a: !!timestamp x\n"])
 def test_a_bad_parameter_file_is_named(tmp_path: Path, text: str) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(text)

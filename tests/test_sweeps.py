@@ -126,6 +126,9 @@ def test_all_mistakes_of_a_grid_are_named_at_once() -> None:
         ("rate: 3", "rate has no list"),
         ("rate: []", "rate has no list"),
         ("rate: [", "cannot be read as YAML"),
+        ("rate: [!!bool x]", "cannot be read as YAML"),
+        ("rate: [!!timestamp x]", "cannot be read as YAML"),
+        ("rate: [!!python/object/apply:os.getcwd []]", "cannot be read as YAML"),
     ],
 )
 def test_what_is_no_grid_is_refused(text: str, message: str, tmp_path: Path) -> None:
