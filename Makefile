@@ -13,6 +13,10 @@ LOCKED := .venv/locked-$(shell { pwd; cat requirements.lock; } | cksum | cut -d 
 PROJECT := .venv/project-$(shell cksum < pyproject.toml | cut -d ' ' -f 1)
 # One BLAS thread for each of the processes that share the cores, or they wait for each other.
 FRESH := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1 FIRETV_REPORTS="$(CURDIR)/build/reports"
+# One more than there are cores, for some tests wait for other processes.
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# They compare what the notebooks, run as tests, have written, and so come last.
+RESULTS := tests/test_artefacts.py
 # Of the notebooks, those that take longest begin first, lest one of them be left to run alone.
 LONG := $(foreach n,04 06 03 07 05,$(wildcard notebooks/$(n)_*.ipynb))
 NOTEBOOKS := $(LONG) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb))
@@ -35,9 +39,9 @@ test: $(PROJECT) ## lint, run the notebooks as tests, run the tests
 	$(BIN)/python -m ruff check firetv tests notebooks
 	$(BIN)/python -m ruff format --check firetv tests notebooks
 	$(BIN)/firetv data movielens-100k
-	$(FRESH) $(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder --nbval-lax \
-		--nbval-current-env $(NOTEBOOKS)
-	$(FRESH) $(BIN)/python -m pytest -n auto --dist worksteal -p no:nbval
+	$(FRESH) $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --nbval-lax \
+		--nbval-current-env $(NOTEBOOKS) tests firetv --ignore=$(RESULTS)
+	$(FRESH) $(BIN)/python -m pytest -p no:nbval $(RESULTS)
 
 lab: $(PROJECT) ## open JupyterLab
 	$(BIN)/python -m jupyterlab
