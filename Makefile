@@ -15,14 +15,11 @@ PROJECT := .venv/project-$(shell cksum < pyproject.toml | cut -d ' ' -f 1)
 FRESH := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1 FIRETV_REPORTS="$(CURDIR)/build/reports"
 # One more than there are cores, for some tests wait for other processes.
 WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
-# They compare what the notebooks, run as tests, have written, and so come last.
-RESULTS := tests/test_artefacts.py
 # Of the notebooks, those that take longest begin first, lest one of them be left to run alone.
 LONG := $(foreach n,04 06 03 07 05,$(wildcard notebooks/$(n)_*.ipynb))
 NOTEBOOKS := $(LONG) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb))
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-# Modules are compiled when they are first imported, and kept, whatever the machine's habit: of all
-# that is installed, a run needs a third.
+# Bytecode is kept, whatever the machine's habit: many processes import the same modules.
 export PYTHONDONTWRITEBYTECODE :=
 
 help: ## list the targets
@@ -39,9 +36,9 @@ test: $(PROJECT) ## lint, run the notebooks as tests, run the tests
 	$(BIN)/python -m ruff check firetv tests notebooks
 	$(BIN)/python -m ruff format --check firetv tests notebooks
 	$(BIN)/firetv data movielens-100k
-	$(FRESH) $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --nbval-lax \
-		--nbval-current-env $(NOTEBOOKS) tests firetv --ignore=$(RESULTS)
-	$(FRESH) $(BIN)/python -m pytest -p no:nbval $(RESULTS)
+	$(FRESH) $(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder --nbval-lax \
+		--nbval-current-env $(NOTEBOOKS)
+	$(FRESH) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -p no:nbval
 
 lab: $(PROJECT) ## open JupyterLab
 	$(BIN)/python -m jupyterlab
@@ -62,6 +59,7 @@ full: $(PROJECT) ## run notebooks 03 to 08 with more seeds, worlds and sizes, in
 	for n in 03 04 05 06 07 08; do \
 		$(BIN)/firetv run $$n --params notebooks/params/$${n}_full.yaml --out reports/full || exit; \
 	done
+	$(BIN)/firetv site
 
 lock: $(PROJECT) ## pin every dependency of pyproject.toml in requirements.lock
 	$(PIP) install --upgrade --target .venv/uv uv
@@ -93,6 +91,8 @@ $(LOCKED):
 	"$$found" -m venv --clear .venv
 	@echo 'installing requirements.lock into .venv (a few minutes)'
 	@LIGHTFM_NO_CFLAGS=1 $(PIP) install --no-deps --no-compile --require-hashes -r requirements.lock
+	@# On all cores, where pip would use one; packages have files for other Pythons, too.
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || :
 	@touch $@
 
 $(PROJECT): $(LOCKED)

@@ -133,8 +133,8 @@ def run(
         typer.echo(f"Open {index}")
 
 
-@app.command("site")
-def write_pages(
+@app.command()
+def site(
     out: Annotated[
         Path | None, typer.Option(help="Folder of executed notebooks; reports by default.")
     ] = None,
@@ -147,7 +147,7 @@ def write_pages(
     from firetv.site import write_site
 
     folder = out or reports_dir()
-    with plain_errors():
+    with plain_errors(ValueError):
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} does not exist. Run the notebooks: firetv run")
         typer.echo(f"Open {write_site(folder.resolve())}")

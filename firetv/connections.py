@@ -30,7 +30,7 @@ class ImpatientProtocol(H11Protocol):
         """Wait for the rest of a request, if it is not whole yet."""
         super().data_received(data)
         if self.conn.their_state not in UNFINISHED:
-            self._stop_waiting()
+            self._stop("_asking")
         elif self._asking is None:
             self._asking = self.loop.call_later(SECONDS_TO_ASK, self.transport.abort)
 
@@ -42,16 +42,15 @@ class ImpatientProtocol(H11Protocol):
     def resume_writing(self) -> None:
         """Go on: the client has read."""
         super().resume_writing()
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
+        self._stop("_reading")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the client."""
-        self._stop_waiting()
+        self._stop("_asking")
+        self._stop("_reading")
         super().connection_lost(exc)
 
-    def _stop_waiting(self) -> None:
-        if self._asking is not None:
-            self._asking.cancel()
-            self._asking = None
+    def _stop(self, timer: str) -> None:
+        if getattr(self, timer) is not None:
+            getattr(self, timer).cancel()
+            setattr(self, timer, None)

@@ -12,11 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
+
 from firetv.artefacts import Artefact, format_interval, load_artefact, project_root
+from firetv.notebooks import failure
 
 FULL = "full"  # folder of the full run, below that of a default run
-MODELS = "03_lightfm_vs_implicit"
-PARTS = "07_offline_ab_evaluation"
+OF_MODELS = "03_lightfm_vs_implicit"  # the notebooks whose results are the headlines
+OF_PARTS = "07_offline_ab_evaluation"
 SPLIT = "published_table"
 METRICS = {"ndcg@": "nDCG@", "map@": "MAP@", "recall@": "recall@"}  # beginnings, as they are read
 GAIN = re.compile(r"(?P<row>.+): (?P<part>.+) finds more than the base")
@@ -68,11 +71,18 @@ class Headline:
 
 
 def best_artefact(name: str, folder: Path) -> Artefact | None:
-    """Load a notebook's artefact: the full run's, or else the folder's own, or None."""
+    """Load a notebook's artefact: the full run's, or else the folder's own, or None.
+
+    Beside a notebook that failed, it is from an earlier run, and does not count.
+    """
     for place in (folder / FULL, folder):
-        if (place / f"{name}.json").is_file():
+        if (place / f"{name}.json").is_file() and not _failed(place / f"{name}.ipynb"):
             return load_artefact(name, place)
     return None
+
+
+def _failed(executed: Path) -> bool:
+    return executed.is_file() and failure(nbformat.read(executed, as_version=4)) is not None
 
 
 def headlines(folder: Path) -> list[Headline]:
@@ -83,7 +93,7 @@ def headlines(folder: Path) -> list[Headline]:
 
 def _models(folder: Path) -> Headline | None:
     """The models under the published protocol, best first."""
-    artefact = best_artefact(MODELS, folder)
+    artefact = best_artefact(OF_MODELS, folder)
     rows = None if artefact is None else artefact.results.query("split == @SPLIT")
     if rows is None or rows.empty:
         return None
@@ -93,8 +103,12 @@ def _models(folder: Path) -> Headline | None:
         for metric in rows["metric"].unique()
         if metric.startswith(start)
     }
-    table = rows.set_index(["model", "metric"])[["value", "low", "high"]]
+    if not names:
+        return None
     first = next(iter(names))
+    rows = rows[rows["metric"].isin(names)]
+    rows = rows[rows.groupby("model")["metric"].transform("nunique") == len(names)]
+    table = rows.set_index(["model", "metric"])[["value", "low", "high"]]
     ranked = rows[rows["metric"] == first].sort_values("value", ascending=False, kind="stable")
     cells = {
         model: [format_interval(*table.loc[(model, metric)]) for metric in names]
@@ -110,7 +124,7 @@ def _models(folder: Path) -> Headline | None:
         about,
         list(names.values()),
         cells,
-        _page(MODELS, folder),
+        _page(OF_MODELS, folder),
         _drawn(folder, names[first]),
     )
 
@@ -118,9 +132,9 @@ def _models(folder: Path) -> Headline | None:
 def _drawn(folder: Path, metric: str) -> Figure | None:
     """The models' figure; its run need not be the table's, so that its caption counts seeds."""
     for place in (folder / FULL, folder):
-        image, artefact = place / "figures/03_published_table.png", place / f"{MODELS}.json"
+        image, artefact = place / "figures/03_published_table.png", place / f"{OF_MODELS}.json"
         if image.is_file() and artefact.is_file():
-            rows = load_artefact(MODELS, place).results.query("split == @SPLIT")
+            rows = load_artefact(OF_MODELS, place).results.query("split == @SPLIT")
             return Figure(
                 base64.b64encode(image.read_bytes()).decode(),
                 f"{metric} of each model with its interval, beside published values",
@@ -131,14 +145,14 @@ def _drawn(folder: Path, metric: str) -> Figure | None:
 
 def _parts(folder: Path) -> Headline | None:
     """What each part of the system adds to the base model, as the claims say it."""
-    artefact = best_artefact(PARTS, folder)
+    artefact = best_artefact(OF_PARTS, folder)
     claims = () if artefact is None else artefact.claims
     gains = {
         (found["row"], found["part"]): f"{claim.interval}{' *' * claim.holds}"
         for claim in claims
         if (found := GAIN.fullmatch(claim.text))
     }
-    if not gains:
+    if not gains or not {"k", "seeds"} <= artefact.params.keys():
         return None
     rows, parts = (list(dict.fromkeys(names)) for names in zip(*gains, strict=True))
     data_sets = list(dict.fromkeys(row.partition(", ")[0] for row in rows))
@@ -153,7 +167,7 @@ def _parts(folder: Path) -> Headline | None:
         "user's own; placebo: moments shuffled, friends replaced."
     )
     cells = {row: [gains.get((row, part), "") for part in parts] for row in rows}
-    return Headline("What each part adds", about, parts, cells, _page(PARTS, folder))
+    return Headline("What each part adds", about, parts, cells, _page(OF_PARTS, folder))
 
 
 def _seeds(count: int) -> str:

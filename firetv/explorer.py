@@ -313,8 +313,8 @@ class Explorer:
         if drawn:
             are = "is" if len(drawn) == 1 else "are"
             notes.append(
-                f"So {are} the {' and '.join(drawn)} of their events; those chosen here count by "
-                f"{_source(self.recommender)}."
+                f"The {' and '.join(drawn)} of their events {are} simulated; what is chosen here "
+                f"counts by {_source(self.recommender)}."
             )
         return tuple(notes)
 

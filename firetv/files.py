@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import shutil
@@ -12,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 from pyarrow import parquet
 
 from firetv.schema import DataError, Problem, check_names, unreadable
-from firetv.writing import naming
+from firetv.writing import is_orphan, naming
 
 BLOCK = 1 << 20  # bytes of a file looked at together
 LONGEST_LINE = 64 * BLOCK  # more, such as a file of one byte repeated, would only fill the memory
-MANIFEST, PARTIAL, MOVING = "manifest.json", ".partial", ".moving"
+MANIFEST, PARTIAL, MOVING = "manifest.json", ".partial.", ".moving"
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -111,17 +113,17 @@ def replacing(folder: Path, owned: Collection[str] = ()) -> Iterator[Path]:
 
     Raises
     ------
+    DataError
+        If another process moves files there just now.
     OSError
         If something cannot be written; the error names a file or `folder`.
     """
-    partial, mark = folder / PARTIAL, folder / MOVING
+    partial = folder / f"{PARTIAL}{os.getpid()}"
     with naming(folder):
-        if partial.exists():
-            shutil.rmtree(partial)  # of a process that was killed
         partial.mkdir(parents=True)
         try:
             yield partial
-            mark.touch()
+            mark = _marked(folder)
         except BaseException:
             shutil.rmtree(partial)
             raise
@@ -131,7 +133,28 @@ def replacing(folder: Path, owned: Collection[str] = ()) -> Iterator[Path]:
         for name in names:
             os.replace(partial / name, folder / name)
         partial.rmdir()
+        for left in filter(is_orphan, partials(folder)):
+            shutil.rmtree(left)
         mark.unlink()
+
+
+def _marked(folder: Path) -> Path:
+    """Mark a folder as one to which files move, unless another process has done so."""
+    mark = folder / MOVING
+    with contextlib.suppress(FileExistsError), mark.open("x", encoding="utf-8") as file:
+        file.write(f"{os.getpid()}\n")
+        return mark
+    process = mark.read_text("utf-8").strip()
+    if process.isdecimal() and psutil.pid_exists(int(process)):
+        remedy = f"Wait for process {process} to end, and run again."
+        raise DataError(Problem(str(folder), "", "is being written by another process", remedy))
+    mark.write_text(f"{os.getpid()}\n", "utf-8")  # it was killed
+    return mark
+
+
+def partials(folder: Path) -> list[Path]:
+    """Folders of files that were, or are, on their way to a folder."""
+    return sorted(folder.glob(f"{PARTIAL}*"))
 
 
 def is_whole(folder: Path) -> bool:

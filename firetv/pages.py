@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,19 @@ SWEEPS = "sweeps/*/comparison.html"
 
 def render(template: str, **values: Any) -> str:  # noqa: ANN401
     """Fill one of the package's templates; every page gets the style of code."""
+    return _environment().get_template(template).render(code_style=code_style(), **values)
+
+
+@cache
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("firetv"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"duration": duration_text, "repr": repr}
-    return environment.get_template(template).render(code_style=code_style(), **values)
+    return environment
 
 
+@cache
 def code_style() -> str:
     """Return the style sheet of highlighted code, for light and dark themes."""
     light, dark = (

@@ -24,6 +24,7 @@ from firetv.artefacts import project_root
 from firetv.pages import TEMPLATES, code_style, render
 from firetv.writing import write_whole
 
+OURS = '<a href="index.html">API reference</a>'  # in the head of a module's page
 ROW = re.compile(r"\| (?P<modules>`\w+`(?:[,;] `\w+`)*) \| .+ \|")
 
 
@@ -59,8 +60,6 @@ def write_reference(folder: Path) -> Path:
         The index.
     """
     modules, template, style = documented(), _template(), code_style()
-    for stale in folder.glob("*.html"):
-        stale.unlink()
     for module in modules.values():
         members = public(module)
         with warnings.catch_warnings(action="ignore", category=UserWarning):
@@ -72,6 +71,10 @@ def write_reference(folder: Path) -> Path:
                 code_style=style,
             )
         write_whole(folder / f"{module.name}.html", text)
+    kept = {"index", *(module.name for module in modules.values())}
+    for page in folder.glob("*.html"):
+        if page.stem not in kept and OURS in page.read_text(encoding="utf-8"):
+            page.unlink()
     index = render("api_index.html.j2", groups=_groups(modules))
     return write_whole(folder / "index.html", index)
 

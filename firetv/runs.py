@@ -36,6 +36,7 @@ from firetv.notebooks import (
     failure,
 )
 from firetv.pages import write_index, write_page
+from firetv.schema import brief
 from firetv.writing import naming, write_whole
 
 # Kernels share the cores: more BLAS threads would wait for each other. Always the same number, so
@@ -75,8 +76,10 @@ def read_params(pairs: Iterable[str] = (), file: Path | None = None) -> dict[str
     if file is not None:
         try:
             params = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
-        except Exception as error:  # the file system's, yaml's own, and of !!bool x any other
-            raise NotebookError(f"{file}: cannot be read as YAML: {error}") from error
+        except OSError:
+            raise
+        except Exception as error:  # yaml's own, and of !!bool x any other
+            raise NotebookError(f"{file}: cannot be read as YAML: {brief(str(error))}") from error
         if not isinstance(params, dict):
             raise NotebookError(f"{file}: expected lines of the form `name: value`")
     for pair in pairs:

@@ -178,7 +178,8 @@ def _fetch_one(name: str, archives: Mapping[str, Archive]) -> Path:
     folder = cache_folder(name)
     if found := _cached(folder, archives):
         return found
-    with _alone(folder):
+    # The data folder may be the cache's, whose lock is held already.
+    with _alone(folder.with_name(f"{folder.name}-download")):
         return _cached(folder, archives) or _download(name, archives, folder)
 
 

@@ -23,11 +23,12 @@ import pandas as pd
 from scipy import sparse
 
 from firetv.schema import DataError, Problem
-from firetv.writing import write_whole
+from firetv.writing import is_orphan, write_whole
 
 FORMAT = 1  # of the folder: raised when older code could not read it
 DOCUMENT = "recommender.json"
-_OWN = re.compile(r"arrays-[0-9a-f]{12}\.npz|\.(arrays-[0-9a-f]{12}\.npz|recommender\.json)\.\d+")
+_ARRAYS = re.compile(r"arrays-[0-9a-f]{12}\.npz")
+_TEMPORARY = re.compile(rf"\.(?:{_ARRAYS.pattern}|{re.escape(DOCUMENT)})\.\d+")
 UNNAMED = "0"  # an index without a name, as a column
 _MISFITS = (zipfile.BadZipFile, LookupError, TypeError, ValueError, AttributeError, ImportError)
 TRAIN = "Train it again, or restore it from a copy."
@@ -67,7 +68,8 @@ def save(folder: str | Path, thing: object, about: Mapping[str, Any]) -> None:
     write_whole(folder / name, arrays)
     write_whole(folder / DOCUMENT, _text(document, indent=1) + "\n")
     for other in folder.iterdir():
-        if other.name != name and _OWN.fullmatch(other.name):
+        old = other.name != name and _ARRAYS.fullmatch(other.name)
+        if old or (_TEMPORARY.fullmatch(other.name) and is_orphan(other)):
             other.unlink(missing_ok=True)
 
 

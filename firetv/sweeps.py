@@ -34,6 +34,7 @@ from firetv.runs import (
     match_parameters,
     run_notebooks,
 )
+from firetv.schema import brief
 from firetv.writing import write_whole
 
 TABLE, RECORD, ABOUT = "sweep.csv", "run.json", "about.json"
@@ -115,7 +116,7 @@ def read_grid(path: Path) -> Grid:
     except OSError:
         raise
     except Exception as error:  # yaml's own, and of !!bool x any other
-        raise ValueError(f"{path}: cannot be read as YAML: {error}") from error
+        raise ValueError(f"{path}: cannot be read as YAML: {brief(str(error))}") from error
     form = "write names with lists of values, such as `epochs: [10, 20]`"
     grids = grid if isinstance(grid, list) else [grid]
     for each in grids:

@@ -34,7 +34,7 @@ from scipy.special import expit, ndtri
 from tqdm import tqdm
 
 from firetv.data import SUFFIXES, Tables, read_manifest
-from firetv.files import is_whole, replacing
+from firetv.files import partials, replacing
 from firetv.schema import EVENT_TABLES, REACTIONS, SCHEMAS, DataError
 from firetv.world import (
     CONTEXTS,
@@ -342,7 +342,10 @@ def generate(world: World, folder: str | Path, format: Literal["csv", "parquet"]
     A progress bar goes to stderr, unless the environment sets ``TQDM_DISABLE=1``.
     """
     folder, own = Path(folder), f".{format}"
-    ours = read_manifest(folder).get("source", "").startswith(SOURCE) or not is_whole(folder)
+    ours = any(  # or of one that was killed as its files moved
+        read_manifest(each).get("source", "").startswith(SOURCE)
+        for each in (folder, *partials(folder))
+    )
     names = [f"{n}{suffix}" for n in SCHEMAS for suffix in SUFFIXES if suffix != own or not ours]
     if strays := ", ".join(name for name in (*names, *EVENT_TABLES) if (folder / name).exists()):
         raise DataError(f"{folder} already holds {strays}. Remove them, or name another folder.")

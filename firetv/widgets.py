@@ -54,11 +54,11 @@ class Controls:
     weights: Mapping[str, widgets.Checkbox]
 
     @classmethod
-    def of(cls, choice: Choice, examples: Mapping[str, Sequence[str]]) -> Controls:
-        """Make controls that say what `choice` does."""
+    def of(cls, choice: Choice, examples: Mapping[str, Sequence[str]], zone: str) -> Controls:
+        """Make controls that say what `choice` does, in local time, to the hour."""
         said = {name: ", ".join(people) for name, people in examples.items()}
         options = [(f"{name}: {people}", people) for name, people in said.items()]
-        at, current = choice.at, ", ".join(choice.people)
+        at, current = choice.at.astimezone(ZoneInfo(zone)), ", ".join(choice.people)
         shown = current if current in said.values() else ""
         return cls(
             examples=_pick("Examples", [("choose one", ""), *options], shown),
@@ -134,12 +134,12 @@ def explore(
     examples : mapping of str to sequence of str, optional
         People to choose from, by what to call them.
     """
-    controls = Controls.of(choice, examples or {})
-    listed, news, status = (widgets.HTML() for _ in range(3))
     zone = explorer.recommender.clock.zone
+    controls = Controls.of(choice, examples or {}, zone)
+    listed, news, status = (widgets.HTML() for _ in range(3))
     later = Later(QUIET)
 
-    def show(change: object = None) -> None:
+    def refresh(change: object = None) -> None:
         begun = perf_counter()
         try:
             asked = controls.choice(zone)
@@ -147,6 +147,8 @@ def explore(
         except ValueError as error:
             status.value = f'<span class="wrong">{html.escape(str(error))}</span>'
             return
+        if controls.examples.value != controls.people.value:
+            controls.examples.value = ""  # so that the same one can be picked again
         for control in (controls.strategy, *controls.weights.values()):
             control.disabled = len(view.names) == 1
         listed.value = as_html(view)
@@ -159,8 +161,8 @@ def explore(
 
     controls.examples.observe(pick, "value")
     for control in controls.all[1:]:
-        control.observe(show, "value")
-    show()
+        control.observe(refresh, "value")
+    refresh()
     middle = widgets.Box((_classed(status, "status"), listed))
     panes = (controls.box(), _classed(middle, "listed"), _classed(news, "told"))
     return _classed(widgets.Box((_classed(widgets.Box(panes), "panes"),)), "explorer")

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 LONGEST_WRITE = 3600.0  # seconds: a temporary file that is older has nobody who writes it
 
 
@@ -31,10 +33,23 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        with contextlib.suppress(OSError):  # another process may be first
-            if time.time() - left.stat().st_mtime > LONGEST_WRITE:
+        with contextlib.suppress(OSError):  # another process, here or elsewhere, may be first
+            old = time.time() - left.stat().st_mtime > LONGEST_WRITE
+            if old and writer(left) is not None:
                 left.unlink()
     return path
+
+
+def writer(temporary: Path) -> int | None:
+    """The process that a temporary file or folder is named after; None if after none."""
+    number = temporary.name.rpartition(".")[2]
+    return int(number) if number.isdecimal() else None
+
+
+def is_orphan(temporary: Path) -> bool:
+    """Whether the process that a temporary file or folder is named after is not on this machine."""
+    process = writer(temporary)
+    return process is not None and not psutil.pid_exists(process)
 
 
 @contextlib.contextmanager

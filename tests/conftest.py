@@ -164,7 +164,7 @@ def rich() -> Dataset:
     return Dataset.from_tables(make_rich_tables())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, no other test can run an event loop
 def browser() -> Iterator[Browser]:
     """A headless Chromium, if the machine has one."""
     executable = next(filter(None, map(shutil.which, CHROMIUM)), None)

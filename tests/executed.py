@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nbformat
@@ -42,12 +42,16 @@ def write_executed(path: Path, *more: nbformat.NotebookNode) -> Path:
     return path
 
 
-def write_found(path: Path, rows: pd.DataFrame | None = None, claims: Sequence = CLAIMS) -> Path:
+def write_found(
+    path: Path,
+    rows: pd.DataFrame | None = None,
+    claims: Sequence = CLAIMS,
+    params: Mapping = {"seeds": [0], "k": 10},
+) -> Path:
     """An artefact; its results are of two models unless told."""
     if rows is None:
         rows = pd.DataFrame({"model": ["EASE", "Random"], "split": "random", "value": [0.2, 0.1]})
     rest = {"section": "toy", "metric": "ndcg@10", "low": 0.0, "high": 1.0, "n": 7, "seeds": 1}
     results = rows.assign(**{name: rest[name] for name in rest if name not in rows})
     data = {"name": "toy", "rows": 2, "checksum": "0"}
-    params = {"seeds": [0], "k": 10}
-    return write_artefact(Artefact(path.stem, params, data, results, list(claims)), path)
+    return write_artefact(Artefact(path.stem, dict(params), data, results, list(claims)), path)

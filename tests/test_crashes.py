@@ -213,13 +213,15 @@ def test_what_killed_writers_left_goes_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, other = tmp_path / ".a.json.17", tmp_path / ".b.json.17"
-    for left in (mine, other):
+    editors = tmp_path / ".a.json.swp"
+    for left in (mine, other, editors):
         left.write_text("half")
     write_whole(tmp_path / "a.json", "{}")
     assert mine.exists()  # somebody may be writing it
     monkeypatch.setattr(writing, "LONGEST_WRITE", -1.0)
     write_whole(tmp_path / "a.json", "{}")
-    assert content(tmp_path) == {"a.json": b"{}", ".b.json.17": b"half"}
+    left = {other.name: b"half", editors.name: b"half"}
+    assert content(tmp_path) == {"a.json": b"{}", **left}
 
 
 # --- Notebooks: runs and sweeps ---

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -291,6 +292,16 @@ def test_failed_writing_leaves_the_folder_as_it_was(
     monkeypatch.setattr(Path, "write_text", full_disk)
     with pytest.raises(OSError, match="no space"):
         write_tables(replace(tables, users=tables.users[:25]), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_tables_that_another_process_writes_are_left_to_it(tables: Tables, tmp_path: Path) -> None:
+    write_tables(tables, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / ".moving").write_text(f"{os.getppid()}\n")
+    with pytest.raises(DataError, match="is being written by another process"):
+        write_tables(tables, tmp_path)
+    (tmp_path / ".moving").unlink()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

@@ -146,7 +146,7 @@ def test_what_is_simulated_is_said(explorer: Explorer, rich: Dataset) -> None:
     kinds = {"watch_history": {"weather": "simulated"}, "user_connections": {"u": "simulated"}}
     drawn = replace(rich, manifest={"columns": kinds})
     told = Explorer(replace(explorer.recommender, data=drawn))
-    assert [note.split()[0] for note in told.view(ALONE).notes] == ["Friends", "So"]
+    assert [note.split()[0] for note in told.view(ALONE).notes] == ["Friends", "The"]
     assert "rules written by hand" in told.view(ALONE).notes[1]
     assert "friends (simulated)" in [part.name for part in told.view(ALONE).rows[0].parts]
     assert "simulated" in news_html(told.news(ALONE))
@@ -269,9 +269,9 @@ def test_a_page_says_without_colour_what_it_shows(explorer: Explorer, choice: Ch
         )
         assert shown.why in each.select_one(".why").text
         moved = each.select_one(".move").text
-        steps = abs((shown.before or 99) - shown.rank)
-        new = shown.before is None or shown.before > 10
-        assert moved == "new" if new else str(steps) in moved or moved == "=stayed"
+        steps = (shown.before or 99) - shown.rank
+        expected = f"▲up {steps}" if steps > 0 else f"▼down {-steps}" if steps else "=stayed"
+        assert moved == ("new" if shown.before is None or shown.before > 10 else expected)
     served = [each.text for each in page.select(".members .share")]
     assert len(served) == len(view.members)
     for text, member in zip(served, view.members, strict=True):

@@ -12,7 +12,7 @@ from executed import PNG, write_executed, write_found
 from nbformat.v4 import new_code_cell, new_output
 
 from firetv.artefacts import Claim
-from firetv.cover import MODELS, PARTS, SPLIT, answers, headlines
+from firetv.cover import OF_MODELS, OF_PARTS, SPLIT, answers, headlines
 from firetv.pages import write_index, write_page
 
 REQUEST = re.compile(
@@ -146,8 +146,8 @@ def test_without_artefacts_the_cover_says_less(folder: Path) -> None:
 
 
 def test_models_are_ranked_and_the_full_run_counts(folder: Path, models: pd.DataFrame) -> None:
-    write_found(folder / f"{MODELS}.json", models.assign(value=0.1, low=0.0, high=0.2, seeds=1))
-    write_found(folder / f"full/{MODELS}.json", models)
+    write_found(folder / f"{OF_MODELS}.json", models.assign(value=0.1, low=0.0, high=0.2, seeds=1))
+    write_found(folder / f"full/{OF_MODELS}.json", models)
     (found,) = headlines(folder)
     assert found.columns == ["nDCG@5", "MAP@5"]
     interval = "0.500 [0.490, 0.510]"
@@ -160,8 +160,8 @@ def test_models_are_ranked_and_the_full_run_counts(folder: Path, models: pd.Data
 
 
 def test_the_figure_counts_the_seeds_of_its_own_run(folder: Path, models: pd.DataFrame) -> None:
-    write_found(folder / f"{MODELS}.json", models.assign(seeds=1))
-    write_found(folder / f"full/{MODELS}.json", models)
+    write_found(folder / f"{OF_MODELS}.json", models.assign(seeds=1))
+    write_found(folder / f"full/{OF_MODELS}.json", models)
     (folder / "figures").mkdir()
     (folder / "figures/03_published_table.png").write_bytes(b"drawn")
     (found,) = headlines(folder)
@@ -179,7 +179,7 @@ def test_parts_come_from_claims_with_groups_beside_people(folder: Path) -> None:
         Claim(f"{text} finds more than the base", holds, 0.02, 0.01, 0.03)
         for text, holds in gains.items()
     ]
-    write_found(folder / f"{PARTS}.json", claims=[*claims, Claim("else", True, 1.0)])
+    write_found(folder / f"{OF_PARTS}.json", claims=[*claims, Claim("else", True, 1.0)])
     (found,) = headlines(folder)
     assert found.columns == ["+ context", "placebo"]
     assert {row: [*cells] for row, cells in found.rows.items()} == {
@@ -188,6 +188,21 @@ def test_parts_come_from_claims_with_groups_beside_people(folder: Path) -> None:
         "a, people": ["0.020 [0.010, 0.030]", ""],
     }
     assert "all 3 comparisons" in found.basis
+
+
+def test_artefacts_of_another_version_make_no_headline(folder: Path, models: pd.DataFrame) -> None:
+    write_found(folder / f"{OF_MODELS}.json", models.assign(metric="other " + models["metric"]))
+    gain = Claim("comoda: + context finds more than the base", True, 0.1, 0.0, 0.2)
+    write_found(folder / f"{OF_PARTS}.json", claims=[gain], params={"depth": 10})
+    assert headlines(folder) == []
+
+
+def test_of_a_failed_run_there_is_no_headline(folder: Path, models: pd.DataFrame) -> None:
+    write_found(folder / f"{OF_MODELS}.json", models)
+    error = new_output("error", ename="ValueError", evalue="no", traceback=["no"])
+    failed = new_code_cell("raise ValueError('no')", execution_count=3, outputs=[error])
+    write_executed(folder / f"{OF_MODELS}.ipynb", failed)
+    assert headlines(folder) == []
 
 
 def test_an_answer_whose_numbers_are_not_borne_out_is_left_out(folder: Path) -> None:

@@ -351,6 +351,7 @@ def test_the_front_joins_what_no_other_beats_in_both() -> None:
 def test_every_saved_figure_has_a_heading_and_the_one_style(path: Path) -> None:
     cells = nbformat.read(path, as_version=4).cells
     drawn = [cell.source for cell in cells if "report.save_figure(" in cell.source]
+    assert drawn
     for source in drawn:
         assert source.count("report.heading(") == source.count("report.save_figure(")
         assert "report.WIDTH" in source

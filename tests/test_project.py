@@ -64,7 +64,7 @@ PRESENTATION = {
     "plots": {"report", "site"},
     "report": {"scaling"},
     "benchmark_plots": set(),
-    "notebooks": {"pages", "runs"},
+    "notebooks": {"cover", "pages", "runs"},
     "cover": {"pages", "site"},
     "pages": {"runs", "reference", "site"},
     "reference": {"site"},

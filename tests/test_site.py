@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 import firetv.abtest
 from firetv.cli import app
-from firetv.cover import MODELS, SPLIT
+from firetv.cover import OF_MODELS, SPLIT
 from firetv.pages import write_page
 from firetv.site import write_changes, write_comparison
 
@@ -81,7 +81,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write_page(write_executed(folder / "01_toy.ipynb"))
     write_found(folder / "01_toy.json")
     rows = pd.DataFrame({"model": ["EASE"], "split": SPLIT, "value": [0.2]})
-    write_found(folder / f"{MODELS}.json", rows)
+    write_found(folder / f"{OF_MODELS}.json", rows)
     sweep_table(folder / "sweeps/01_toy")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRETV_ROOT", str(root))
