@@ -168,6 +168,7 @@ def test_small_data_are_shared_out_and_big_ones_bounded(
 def test_workers_that_do_not_see_the_folder_are_named(client: Client, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     seen.write_text("here")
+    client.wait_for_workers(2)  # one may be coming back: an earlier test killed it
     check(client, seen)
     client.run(_blind)
     try:
