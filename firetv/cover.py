@@ -28,7 +28,7 @@ ANSWER = re.compile(r"\| \[[^\]]+\]\(notebooks/(?P<name>\w+)\.ipynb\) \| [^|]+ \
 
 
 @dataclass(frozen=True)
-class Figure:
+class Picture:
     """A picture on a page.
 
     Attributes
@@ -59,7 +59,7 @@ class Headline:
         Cells by the name of their row.
     link : str
         The page with everything about it, if it is there; empty otherwise.
-    figure : Figure or None
+    figure : Picture or None
     """
 
     title: str
@@ -67,7 +67,7 @@ class Headline:
     columns: Sequence[str]
     rows: Mapping[str, Sequence[str]]
     link: str
-    figure: Figure | None = None
+    figure: Picture | None = None
 
 
 def best_artefact(name: str, folder: Path) -> Artefact | None:
@@ -129,13 +129,13 @@ def _models(folder: Path) -> Headline | None:
     )
 
 
-def _drawn(folder: Path, metric: str) -> Figure | None:
+def _drawn(folder: Path, metric: str) -> Picture | None:
     """The models' figure; its run need not be the table's, so that its caption counts seeds."""
     for place in (folder / FULL, folder):
         image, artefact = place / "figures/03_published_table.png", place / f"{OF_MODELS}.json"
         if image.is_file() and artefact.is_file():
             rows = load_artefact(OF_MODELS, place).results.query("split == @SPLIT")
-            return Figure(
+            return Picture(
                 base64.b64encode(image.read_bytes()).decode(),
                 f"{metric} of each model with its interval, beside published values",
                 f"{metric} beside published values. Drawn from {_seeds(rows['seeds'].max())}.",

@@ -27,7 +27,7 @@ from firetv.group_reasons import STRATEGIES, names_of, table
 from firetv.groups import GROUP, TURN, GroupStep, Members
 from firetv.member_weights import factors_of
 from firetv.moments import NO_FESTIVAL, Clock, Context
-from firetv.moves import moves
+from firetv.moves import moves, moves_by_rank
 from firetv.packaged import base_model
 from firetv.panels import LARGEST
 from firetv.recommender import Kept, Recommender, data_of
@@ -243,31 +243,29 @@ class Explorer:
     def _moved(self, alone: Slate, items: np.ndarray, was: np.ndarray) -> pd.DataFrame:
         """What moved between two lists of a group, and the members' mean reason for it.
 
-        The ledger of a group has no part for the moment, so that these are told of a slate of both
-        lists' titles whose scores are their places.
+        The ledger of a group has no part for the moment: that of its members has.
         """
         both = np.r_[items, np.setdiff1d(was, items)]
         slots = np.searchsorted(self.recommender.candidates, both)
         lifts = {
-            name: part[:, slots].mean(axis=0, keepdims=True)
+            name: part[:, slots].mean(axis=0)
             for name, part in alone.parts.items()
             if name.startswith(PREFIX)
         }
-        after = -np.arange(len(both), dtype=np.float32)[None]
-        place = {item: -rank for rank, item in enumerate(was.tolist())}
-        before = np.array([[place.get(item, -len(both)) for item in both.tolist()]])
-        request = alone.requests.iloc[:1]
-        total = sum(lifts.values(), np.zeros(after.shape))
-        context, data = self.recommender.context, self.data
-        moved = moves(
-            Slate(request, both[None], {"place": before.astype(np.float32)}),
-            Slate(request, both[None], {"place": np.float32(after - total), **lifts}),
-            context,
-            data,
+        listed = pd.Index(was).get_indexer(both)
+        beyond = len(was) + np.cumsum(listed < 0)
+        moved = moves_by_rank(
+            both,
+            np.where(listed < 0, beyond, listed + 1),
+            np.arange(1, len(both) + 1),
+            lifts,
+            self.recommender.context,
+            alone.requests.iloc[:1],
+            self.data,
             len(items),
         )
-        beyond = ~moved["content_id"].isin(data.item_ids[was])
-        return moved.assign(before=moved["before"].mask(beyond))
+        unlisted = ~moved["content_id"].isin(self.data.item_ids[was])
+        return moved.assign(before=moved["before"].mask(unlisted))
 
     def _rows(
         self,

@@ -68,13 +68,45 @@ def moves(
     """
     if len(after.requests) != 1 or not np.array_equal(before.grid, after.grid):
         raise ValueError("moves are told between slates of one request and the same candidates")
-    was, now = _ranks(before), _ranks(after)
-    k = min(k, (after.grid != EMPTY).sum())
+    parts = {name: v[0] for name, v in after.parts.items() if name.startswith(PREFIX)}
+    ranks, k = (_ranks(before), _ranks(after)), min(k, (after.grid != EMPTY).sum())
+    return moves_by_rank(after.grid[0], *ranks, parts, step, after.requests, data, k)
+
+
+def moves_by_rank(
+    items: np.ndarray,
+    was: np.ndarray,
+    now: np.ndarray,
+    parts: Mapping[str, np.ndarray],
+    step: ContextStep,
+    request: pd.DataFrame,
+    data: Dataset,
+    k: int,
+) -> pd.DataFrame:
+    """Say the same of titles whose ranks, and whose context parts, are known.
+
+    Parameters
+    ----------
+    items : int array of shape (n,)
+    was, now : int arrays of shape (n,)
+        Ranks from 1; beyond `k` where a title is not in a list.
+    parts : mapping of str to float array of shape (n,)
+        By name, such as ``context:weather``.
+    step : ContextStep
+    request : DataFrame of one row
+    data : Dataset
+    k : int
+
+    Returns
+    -------
+    DataFrame
+        As of :func:`moves`.
+    """
     stayed, left = np.flatnonzero(now <= k), np.flatnonzero((was <= k) & (now > k))
     slots = np.r_[stayed[np.argsort(now[stayed])], left[np.argsort(was[left])]]
-    items, was, now = after.grid[0, slots], was[slots], now[slots]
-    parts = {name: v[0, slots] for name, v in after.parts.items() if name.startswith(PREFIX)}
-    causes = _causes(parts, items, step, after.requests) if parts else [""] * len(items)
+    items, was, now = items[slots], was[slots], now[slots]
+    parts = {name: part[slots] for name, part in parts.items()}
+    causes = _causes(parts, items, step, request) if parts else [""] * len(items)
     reasons = [c or _passed(w, n) for c, w, n in zip(causes, was, now, strict=True)]
     return pd.DataFrame(
         {

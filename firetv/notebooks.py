@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+from pathlib import Path
 from typing import Any
 
+import yaml
 from nbformat import NotebookNode
+
+from firetv.schema import brief
 
 NUMBERED = "[0-9][0-9]_*.ipynb"
 PARAMETER_TYPES = (bool, int, float, str, list, dict, type(None))  # what papermill can write
@@ -14,6 +18,23 @@ PARAMETER_TYPES = (bool, int, float, str, list, dict, type(None))  # what paperm
 
 class NotebookError(RuntimeError):
     """A notebook that is unknown, was given wrong parameters, or failed while it ran."""
+
+
+def read_values(path: Path) -> Any:  # noqa: ANN401
+    """Read values for parameters from a YAML file.
+
+    Raises
+    ------
+    OSError
+        If there is no such file.
+    ValueError
+        If it is no YAML; in one line that names it.
+    """
+    text = Path(path).read_bytes()
+    try:
+        return yaml.safe_load(text.decode())
+    except Exception as error:  # yaml's own, and of !!bool x any other
+        raise ValueError(f"{path}: cannot be read as YAML: {brief(str(error))}") from error
 
 
 def default_parameters(notebook: NotebookNode) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from firetv.artefacts import format_interval
-from firetv.figures import LABEL, MARKS, STYLES, WIDTH, label_lines
+from firetv.figures import LABEL, MARKS, PALETTE, STYLES, WIDTH, label_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -263,13 +263,12 @@ def plot_trials(
     found = trials["found"].clip(lower=most * 2 / 3)
     for name, ax in zip(names, axes, strict=True):
         values = trials[name]
-        if values.dtype == bool or not pd.api.types.is_numeric_dtype(values):
-            levels = sorted(values.astype("str").unique())
+        if levels := _words(values):
             values = values.astype("str").map(levels.index)
             turn = {"rotation": 30, "ha": "right"} if len(levels) > 2 else {}
             ax.set_xticks(range(len(levels)), levels, fontsize=8, **turn)
             ax.set_xlim(-0.5, len(levels) - 0.5)
-        elif values.min() > 0 and values.max() >= 100 * values.min():
+        elif _spans_decades(values):
             ax.set_xscale("log")
         ax.scatter(values, found, s=14, color="C0", alpha=0.55, linewidth=0)
         ax.scatter(values[best], most, s=90, marker="*", color="C1", zorder=3)
@@ -305,7 +304,7 @@ def plot_tradeoffs(
         path = table.loc[list(joined)]
         look = {"color": f"C{number}", "linestyle": STYLES[number % len(STYLES)]}
         ax.plot(path[x], path[y], marker="o", markersize=4, label=name, **look)
-    for model, marker in zip(models, "sD^vP*X", strict=False):
+    for model, marker in zip(models, MARKS[1:], strict=False):
         point = table.loc[model]
         look = {"s": 46, "color": "0.25", "linewidth": 0, "zorder": 3, "label": model}
         ax.scatter(point[x], point[y], marker=marker, **look)
@@ -333,7 +332,7 @@ def plot_front(table: pd.DataFrame, x: str, y: str, named: Sequence[str], *, ax:
     ax.step(front[x], front[y], where="post", color="0.6", lw=1, zorder=0)
     ax.scatter(table[x], table[y], color="0.75", s=22)
     for number, (name, mark) in enumerate(zip(named, MARKS, strict=False)):
-        look = {"color": f"C{number % 8}", "marker": mark, "s": 60, "label": name}
+        look = {"color": f"C{number % len(PALETTE)}", "marker": mark, "s": 60, "label": name}
         ax.scatter(table.loc[name, x], table.loc[name, y], **look)
     ax.margins(x=0.1, y=0.1)
     ax.set(xlabel=x, ylabel=y)
@@ -372,7 +371,7 @@ def plot_sweep(
         # Side by side, lest the intervals of one line hide those of another.
         aside = step * (number - (len(lines) - 1) / 2) / 72
         place = ax.transData + ScaledTranslation(aside, 0, ax.figure.dpi_scale_trans)
-        few, color = len(rows) <= MOST_MARKS, f"C{number % 8}"
+        few, color = len(rows) <= MOST_MARKS, f"C{number % len(PALETTE)}"
         bars = {"color": color, "linewidth": 2, "alpha": 0.45, "transform": place}
         ax.vlines(rows["x"], rows["low"], rows["high"], **bars)
         look = {"linestyle": "none" if words and not ordered else STYLES[number % len(STYLES)]}
@@ -393,10 +392,8 @@ def _positions(by: pd.Series, ax: Axes) -> tuple[pd.Series, bool]:
     """Where a parameter's values stand on the axis, which gets its ticks; and are they words."""
     if isinstance(by.dtype, pd.CategoricalDtype):
         levels = [str(level) for level in by.cat.categories]
-    elif by.dtype == bool or not pd.api.types.is_numeric_dtype(by):
-        levels = sorted(by.astype("str").unique())
-    else:
-        if by.min() > 0 and by.max() >= 100 * by.min():
+    elif not (levels := _words(by)):
+        if _spans_decades(by):
             ax.set_xscale("log")
         if by.nunique() <= MOST_MARKS:
             ax.set_xticks(sorted(by.unique()), [f"{value:,g}" for value in sorted(by.unique())])
@@ -405,3 +402,15 @@ def _positions(by: pd.Series, ax: Axes) -> tuple[pd.Series, bool]:
     ax.set_xticks(range(len(levels)), levels)
     ax.set_xlim(-0.4, len(levels) - 0.6)
     return by.astype("str").map(levels.index).astype(float), True
+
+
+def _words(values: pd.Series) -> list[str]:
+    """Distinct values that are no numbers, in their order as words; nothing of numbers."""
+    if pd.api.types.is_numeric_dtype(values) and values.dtype != bool:
+        return []
+    return sorted(values.astype("str").unique())
+
+
+def _spans_decades(values: pd.Series) -> bool:
+    """Whether numbers, all above zero, span two decades, so that a log scale shows them."""
+    return bool(values.min() > 0 and values.max() >= 100 * values.min())

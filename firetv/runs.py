@@ -23,7 +23,6 @@ from typing import Any
 import joblib
 import nbformat
 import papermill
-import yaml
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 
@@ -34,9 +33,9 @@ from firetv.notebooks import (
     default_parameters,
     duration_text,
     failure,
+    read_values,
 )
 from firetv.pages import write_index, write_page
-from firetv.schema import brief
 from firetv.writing import naming, write_whole
 
 # Kernels share the cores: more BLAS threads would wait for each other. Always the same number, so
@@ -75,11 +74,9 @@ def read_params(pairs: Iterable[str] = (), file: Path | None = None) -> dict[str
     params: dict[str, Any] = {}
     if file is not None:
         try:
-            params = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
-        except OSError:
-            raise
-        except Exception as error:  # yaml's own, and of !!bool x any other
-            raise NotebookError(f"{file}: cannot be read as YAML: {brief(str(error))}") from error
+            params = read_values(file) or {}
+        except ValueError as error:
+            raise NotebookError(str(error)) from error
         if not isinstance(params, dict):
             raise NotebookError(f"{file}: expected lines of the form `name: value`")
     for pair in pairs:

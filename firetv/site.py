@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup
 from nbconvert.filters import markdown2html
 
 from firetv.artefacts import format_interval, project_root, reports_dir
-from firetv.cover import Figure
+from firetv.cover import Picture
 from firetv.figures import png, use_style
 from firetv.pages import SWEEPS, render, write_index
 from firetv.plots import plot_sweep
@@ -60,14 +60,14 @@ class Compared:
         Set, value of the parameter, value of the metric; best first.
     left : int
         Rows that are not shown.
-    figure : Figure
+    figure : Picture
     """
 
     metric: str
     by: str
     rows: list[tuple[str, str, str]]
     left: int
-    figure: Figure
+    figure: Picture
 
 
 def write_comparison(sweep: Path) -> Path | None:
@@ -114,13 +114,13 @@ def _compared(found: Comparison) -> Compared:
     return Compared(found.metric, found.by, rows, len(found.table) - len(shown), _drawn(found))
 
 
-def _drawn(found: Comparison) -> Figure:
+def _drawn(found: Comparison) -> Picture:
     use_style()
     axes = plot_sweep(found.table, xlabel=found.by, ylabel=found.metric)
     image = base64.b64encode(png(axes.figure)).decode()
     plt.close(axes.figure)
     said = f"{found.metric} by {found.by}, with intervals"
-    return Figure(image, said, said)
+    return Picture(image, said, said)
 
 
 def _set_pages(executed: list[str], sweep: Path) -> Iterator[tuple[str, str]]:

@@ -21,12 +21,12 @@ from typing import Any, Protocol
 
 import nbformat
 import pandas as pd
-import yaml
 from distributed import Client
 from sklearn.model_selection import ParameterGrid
 
 from firetv.artefacts import RESULT_COLUMNS, Artefact, load_artefact
 from firetv.cluster import check, code_checksum, run_tasks
+from firetv.notebooks import read_values
 from firetv.runs import (
     NotebookError,
     default_parameters,
@@ -34,7 +34,6 @@ from firetv.runs import (
     match_parameters,
     run_notebooks,
 )
-from firetv.schema import brief
 from firetv.writing import write_whole
 
 TABLE, RECORD, ABOUT = "sweep.csv", "run.json", "about.json"
@@ -111,12 +110,7 @@ def read_grid(path: Path) -> Grid:
     ValueError
         If it is not of this form.
     """
-    try:
-        grid = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError:
-        raise
-    except Exception as error:  # yaml's own, and of !!bool x any other
-        raise ValueError(f"{path}: cannot be read as YAML: {brief(str(error))}") from error
+    grid = read_values(path)
     form = "write names with lists of values, such as `epochs: [10, 20]`"
     grids = grid if isinstance(grid, list) else [grid]
     for each in grids:

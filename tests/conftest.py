@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import HTTPServer
 
 import numpy as np
 import pandas as pd
@@ -162,6 +165,16 @@ def make_rich_tables(users: int = 30, items: int = 40, events: int = 700) -> Tab
 @pytest.fixture(scope="session")
 def rich() -> Dataset:
     return Dataset.from_tables(make_rich_tables())
+
+
+@contextmanager
+def serving(server: HTTPServer) -> Iterator[None]:
+    """Answer requests in a thread for a while."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield
+    server.shutdown()
+    thread.join()
 
 
 @pytest.fixture(scope="module")  # while it is open, no other test can run an event loop

@@ -115,6 +115,7 @@ def test_a_killed_worker_loses_nothing(
     finally:
         hold.unlink()
         run.join(timeout=120)
+        client.wait_for_workers(2, timeout=120)  # its nanny starts another, for the tests to come
     assert [each.partitions for each in said] == [8]
     assert written(tmp_path) == one_process
 
@@ -168,7 +169,6 @@ def test_small_data_are_shared_out_and_big_ones_bounded(
 def test_workers_that_do_not_see_the_folder_are_named(client: Client, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     seen.write_text("here")
-    client.wait_for_workers(2)  # one may be coming back: an earlier test killed it
     check(client, seen)
     client.run(_blind)
     try:

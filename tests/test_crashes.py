@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
-from conftest import make_rich_tables
+from conftest import make_rich_tables, serving
 from faults import Fault, Kill, Limit, Started, firetv
 from test_sources import FILES, RATINGS, TRUST, Server, sha256
 from test_sweeps import CODE
@@ -43,11 +42,8 @@ def content(folder: Path) -> dict[str, bytes]:
 def server() -> Iterator[Server]:
     with Server() as running:
         running.files |= SERVED
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+        with serving(running):
+            yield running
 
 
 @pytest.fixture

@@ -6,13 +6,12 @@ import errno
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import make_rich_tables
+from conftest import make_rich_tables, serving
 from faults import Ended, Limit, Refuse, firetv
 from test_sources import FILES, RATINGS, TRUST, Server, sha256
 
@@ -73,11 +72,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("FIRETV_CACHE", str(tmp_path / "cache"))
     with Server() as running:
         running.files |= FILES
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+        with serving(running):
+            yield running
 
 
 def archives(server: Server) -> dict[str, tuple[str, str]]:

@@ -64,7 +64,7 @@ PRESENTATION = {
     "plots": {"report", "site"},
     "report": {"scaling"},
     "benchmark_plots": set(),
-    "notebooks": {"cover", "pages", "runs"},
+    "notebooks": {"cover", "pages", "runs", "sweeps"},
     "cover": {"pages", "site"},
     "pages": {"runs", "reference", "site"},
     "reference": {"site"},

@@ -3,7 +3,6 @@ import hashlib
 import logging
 import os
 import sqlite3
-import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from conftest import serving
 from typer.testing import CliRunner
 
 from firetv import sources
@@ -82,12 +82,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
+    with Server() as running, serving(running):
         yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture

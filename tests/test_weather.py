@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pandas as pd
 import pytest
+from conftest import serving
 from pandas.testing import assert_series_equal
 
 from firetv import weather
@@ -65,12 +66,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
+    with Server() as running, serving(running):
         yield running
-        running.shutdown()
-        thread.join()
 
 
 def service(server: Server, **changes: object) -> OpenMeteo:
